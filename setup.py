@@ -1,0 +1,54 @@
+"""Packaging: what a user installs, and nothing that only developers need."""
+
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+FAST = ["isal>=1.7", "zlib-ng>=1.0"]
+ZSTD = ["zstandard>=0.22"]
+SQL = ["sqlalchemy>=2"]
+POSTGRESQL = [*SQL, "psycopg[binary]>=3.1"]
+SERVE = ["uvicorn>=0.30", "prometheus-client>=0.20", *FAST, *ZSTD, *SQL]
+# pyyaml reads the manifests of deploy/ to hold them against the command line they name.
+TEST = ["pytest>=9", "hypothesis>=6.100", "gunicorn>=23", "flask>=3", "fastapi>=0.110", "django>=5", "pyyaml>=6"]
+
+setup(
+    name="streamware",
+    version="0.1.0",
+    description="Many files as one streamed, measured, resumable ZIP or TAR download, in front of any WSGI or ASGI app",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    author="streamware contributors",
+    license="MIT",
+    license_files=["LICENSE"],
+    python_requires=">=3.10",
+    packages=find_packages(include=["streamware", "streamware.*"]),
+    package_data={
+        "streamware": ["py.typed"],
+        "streamware.server": ["*.html", "*.css", "*.js", "static/*", "static/**/*"],
+    },
+    install_requires=["urllib3>=2.5", "falcon>=4.0", "asgiref>=3.8", "itsdangerous>=2.2"],
+    extras_require={
+        "fast": FAST,
+        "zstd": ZSTD,
+        "sql": SQL,
+        "postgresql": POSTGRESQL,
+        "serve": SERVE,
+        "test": [*TEST, *SERVE, *POSTGRESQL],
+    },
+    entry_points={"console_scripts": ["streamware = streamware.server.cli:main"]},
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 4 - Beta",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.10",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Topic :: Internet :: WWW/HTTP :: WSGI :: Middleware",
+        "Topic :: System :: Archiving",
+        "Typing :: Typed",
+    ],
+)

@@ -1,0 +1,207 @@
+"""From members and the facts found about them to a plan: names, methods, times, validators.
+
+The rule of this file: pure, and the same members and facts give the same plan and the same entity-tag, on any machine.
+"""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+
+from streamware.errors import (
+    EmptyBundle,
+    InvalidManifest,
+    InvalidName,
+    MemberChanged,
+    SizeMismatch,
+    SizeUnknown,
+    StreamwareError,
+)
+from streamware.formats import tar
+from streamware.formats import zip as zip_
+from streamware.formats.names import Unique, clean
+from streamware.model import Bundle, Facts, Format, Member
+from streamware.plan import Entry, Layout, Method, Plan, Table
+from streamware.policy import Policy
+
+__all__ = ["CODINGS", "COMPRESSED", "MEDIA_TYPES", "Assembly", "assemble"]
+
+MEDIA_TYPES: Mapping[Format, str] = {
+    "zip": "application/zip",
+    "tar": "application/x-tar",
+    "tar.gz": "application/gzip",
+    "tar.zst": "application/zstd",
+}
+CODINGS: Mapping[Format, str] = {"tar.gz": "gzip", "tar.zst": "zstd"}
+_EPOCH = 315532800  # 1980-01-01, the first day a ZIP can name, for members without a time
+
+# Compressed by their nature: trying again costs a core and gains nothing.
+COMPRESSED = frozenset(
+    re.findall(
+        r"\w+",
+        """7z aac apk avi avif br bz2 cab deb docx epub flac gif gz heic jar jpeg jpg jxl lz4 lzma m4a m4v mkv mov mp3
+        mp4 mpeg mpg odp ods odt ogg ogv opus pdf png pptx rar rpm tbz tgz txz vsix webm webp whl woff woff2 xlsx xz zip
+        zst""",
+    )
+)
+_COMPRESSED_TYPES = ("audio/", "video/", "image/jp", "image/png", "image/gif", "image/webp", "image/avif")
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """A plan with what a host needs to answer for it.
+
+    ``members`` gives the caller's number of the member for each entry. ``modified`` is the newest member's time, None
+    where some member has none. ``ranges``: every member is pinned, so any window is of the same bytes. ``pins`` stands
+    for the versions and places of those members that are pinned.
+    """
+
+    plan: Plan
+    entries: Table
+    members: array[int]
+    media_type: str
+    modified: int | None
+    ranges: bool
+    pins: str
+
+
+def assemble(
+    bundle: Bundle,
+    members: Iterable[tuple[int, Member, Facts]],
+    policy: Policy,
+    *,
+    base_etag: str | None = None,
+    coder: str = "",
+) -> Assembly:
+    """Settle names, facts and methods, and lay the archive out.
+
+    :param members: each with a number of the caller's and what is known of its content.
+    :param base_etag: an entity-tag that stands for the list of members itself, hashed into the archive's.
+    :param coder: names the compressor so exactly that the same name gives the same bytes.
+    :raises InvalidName: a name is refused, or stands twice where that is refused.
+    :raises SizeMismatch, MemberChanged: a declared size or entity-tag is not the one found.
+    :raises SizeUnknown: the format needs a size that is not known.
+    """
+    entries, kept = Table(), array("q")
+    versions, pins = blake2b(digest_size=16), blake2b(digest_size=16)
+    unique = Unique(bundle.duplicates)
+    strict = bundle.names == "strict"
+    newest = 0
+    pinned = known = timed = True
+    for index, member, found in members:
+        try:
+            name = unique.take(clean(_wanted(member, strict), strict=strict, max_bytes=policy.max_name_bytes))
+            if not name:
+                continue  # a directory that is there already
+            entry = _entry(name, member, found, bundle)
+        except StreamwareError as error:
+            error.member, error.index = member.name, index
+            raise
+        entries.append(entry)
+        kept.append(index)
+        if entry.method is Method.DIRECTORY:
+            continue
+        version = member.etag or found.validator
+        strong = version is not None and not version.startswith("W/")
+        declared = member.size is not None and member.crc32 is not None
+        modified = found.modified if member.modified is None else member.modified
+        pinned = pinned and (strong or declared)
+        known = known and (strong or declared or version is not None or found.modified is not None)
+        timed = timed and modified is not None
+        newest = max(newest, modified or 0)
+        # What stands for the version where there is no tag; a declared time may hide it from the entry.
+        sign = version or ("" if declared else found.modified)
+        versions.update(f"{sign}\n".encode())
+        if strong or declared:
+            pins.update(f"{len(entries)} {version or ''}\n".encode())
+    if not entries:
+        raise EmptyBundle()
+    plan = Plan(_layout(bundle, entries, policy), coding=CODINGS.get(bundle.format))
+    if known:
+        compressed = bundle.compress != "stored" or plan.coding is not None
+        # What comes out of isal depends on the blocks that go in.
+        coder = f"{coder} {policy.chunk_bytes}" if compressed else ""
+        plan.etag = _etag(bundle, entries, versions.digest(), base_etag, policy, coder, weak=not pinned)
+    return Assembly(
+        plan=plan,
+        entries=entries,
+        members=kept,
+        media_type=MEDIA_TYPES[bundle.format],
+        modified=newest if known and timed and newest else None,
+        ranges=pinned and plan.length is not None,
+        pins=pins.hexdigest(),
+    )
+
+
+def _wanted(member: Member, strict: bool) -> str:
+    """The member's name, with a slash at its end where it is a directory, and only there."""
+    name = member.name
+    if name.endswith("/") == (member.content is None):
+        return name
+    if member.content is None:
+        return f"{name}/"
+    if strict:
+        raise InvalidName("the name ends with a slash, as a directory's does")
+    return name.rstrip("/")
+
+
+def _entry(name: str, member: Member, found: Facts, bundle: Bundle) -> Entry:
+    time = found.modified if member.modified is None else member.modified
+    modified = _EPOCH if time is None else time
+    comment = member.comment.encode("utf-8", "replace")
+    if member.content is None:
+        mode = 0o755 if member.mode is None else member.mode
+        return Entry(name.encode(), 0, 0, modified, mode & 0o777, Method.DIRECTORY, comment)
+    if member.size is not None and found.size not in (None, member.size):
+        raise SizeMismatch(f"{found.size} bytes found, {member.size} declared")
+    if member.etag is not None and found.validator not in (None, member.etag):
+        raise MemberChanged(f"its validator is {found.validator}, {member.etag} declared")
+    size = found.size if member.size is None else member.size
+    if size is None and bundle.format != "zip":
+        raise SizeUnknown()
+    crc = found.crc32 if member.crc32 is None else member.crc32
+    given = found.mode if member.mode is None else member.mode
+    mode = 0o644 if given is None else given & 0o777
+    method = _method(name, size, found, bundle)
+    coded = found.coded if method in (Method.DEFLATE, Method.AUTO) else None
+    return Entry(name.encode(), size, crc, modified, mode, method, comment, member.may_exceed_4gib, coded)
+
+
+def _method(name: str, size: int | None, found: Facts, bundle: Bundle) -> Method:
+    if bundle.compress == "stored" or bundle.format != "zip" or size == 0:
+        return Method.PLAIN
+    if bundle.compress == "deflate":
+        return Method.DEFLATE
+    if name.rpartition(".")[2].lower() in COMPRESSED or (found.media_type or "").startswith(_COMPRESSED_TYPES):
+        return Method.PLAIN
+    return Method.AUTO
+
+
+def _layout(bundle: Bundle, entries: Table, policy: Policy) -> Layout:
+    if bundle.format != "zip":
+        return tar.TarLayout(entries)
+    comment = (bundle.comment or "").encode("utf-8", "replace")
+    if len(comment) > 0xFFFF:
+        raise InvalidManifest("The archive's comment is longer than 65,535 bytes.")
+    return zip_.ZipLayout(entries, comment=comment, timestamps=bundle.timestamps, inline_bytes=policy.inline_bytes)
+
+
+def _etag(
+    bundle: Bundle,
+    entries: Table,
+    versions: bytes,
+    base_etag: str | None,
+    policy: Policy,
+    coder: str,
+    *,
+    weak: bool,
+) -> str:
+    layout = zip_.VERSION if bundle.format == "zip" else tar.VERSION
+    archive = (bundle.format, layout, bundle.compress, bundle.comment, bundle.timestamps, policy.inline_bytes)
+    into = blake2b(repr((archive, base_etag, coder)).encode("utf-8", "surrogatepass"), digest_size=16)
+    entries.digest(into)
+    into.update(versions)
+    return f'{"W/" if weak else ""}"{into.hexdigest()}"'
