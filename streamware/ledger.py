@@ -1,0 +1,303 @@
+"""The ledger: what was learned of members' content while it passed, never the content itself.
+
+The rule of this file: what the ledger knows saves reading and decides nothing else, so asking it and telling it may
+fail in silence, and none of it raises or waits on the way of a download's bytes. Only links, which somebody was
+promised, are kept or refused aloud.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import weakref
+from array import array
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import islice
+from typing import Protocol
+
+from streamware.errors import LedgerError
+
+__all__ = ["BLOCK_BYTES", "EXPIRY_SECONDS", "MAX_BLOCK", "Ledger", "MemoryLedger", "plausible"]
+
+BLOCK_BYTES = 4 * 1024 * 1024  # content is remembered by aligned blocks of this size
+MAX_BLOCK = 2**31 - 1  # the highest index a block may have; 8 PiB
+EXPIRY_SECONDS = 30 * 24 * 3600.0
+_AGAIN_SECONDS = 3600.0  # what is known so long is news again when it is learned again
+_CRC = 2**32 - 1
+_TIME = 2**48 - 1
+_TOGETHER = 64  # versions that leave together: looking for the oldest is what costs
+
+
+class Ledger(Protocol):
+    """What can be asked and told of member versions and links. Safe to use from any number of threads.
+
+    A version is 16 bytes that name one content for good, a key of ``coded`` 16 bytes that name one way to compress it.
+    """
+
+    def sums(self, versions: Sequence[bytes]) -> dict[bytes, dict[int, int]]:
+        """The CRC-32 of blocks, by version and block index; versions of which nothing is known are left out.
+
+        May wait, two seconds at the most. Raises nothing.
+        """
+
+    def learn(self, version: bytes, block: int, crc32: int) -> None:
+        """Remember the CRC-32 of the block from ``block * BLOCK_BYTES`` on (a version's last may be short).
+
+        Waits for nobody and raises nothing.
+        """
+
+    def forget(self, version: bytes) -> None:
+        """Drop all of a version, here and soon wherever it is shared: something of it was contradicted."""
+
+    def coded(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        """Compressed sizes in bytes; unknown ones are left out. Waits and raises as ``sums`` does."""
+
+    def learn_coded(self, key: bytes, length: int) -> None:
+        """Remember a compressed size in bytes. Waits for nobody and raises nothing."""
+
+    def flush(self) -> None:
+        """A download ended: what was learned should be safe soon. Waits for nobody and raises nothing."""
+
+    def save(self, token: str, body: bytes, expires: int) -> None:
+        """Keep a link's body until ``expires`` (Unix seconds). What the token held before is replaced.
+
+        :raises LedgerError: it cannot be kept.
+        """
+
+    def load(self, token: str) -> tuple[bytes, int] | None:
+        """The body and the expiry of a link, or None. One that has expired may be returned until it is swept.
+
+        :raises LedgerError: the ledger cannot be asked.
+        """
+
+    def close(self) -> None:
+        """Write what is pending, within bounds of time, and let go of everything. Idempotent."""
+
+
+def plausible(version: bytes, block: int, crc32: int) -> bool:
+    """Whether these can be a version, a block index and a CRC-32 at all; they may come out of a damaged database."""
+    return (
+        type(version) is bytes
+        and len(version) == 16
+        and type(block) is int
+        and 0 <= block <= MAX_BLOCK
+        and type(crc32) is int
+        and 0 <= crc32 <= _CRC
+    )
+
+
+class MemoryLedger(Ledger):
+    """A ledger of this process alone, bounded; what was of no use for longest leaves first.
+
+    A version of one block takes some 200 bytes, every further block 8.
+
+    :param seconds: how long something is remembered since it was last learned.
+    :param max_links: number of links, and ``max_link_bytes`` their size together; further ones are refused.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_versions: int = 100_000,
+        max_blocks: int = 1_000_000,
+        seconds: float = EXPIRY_SECONDS,
+        max_links: int = 10_000,
+        max_link_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self._max_versions = max_versions
+        self._max_blocks = max_blocks
+        self._milliseconds = int(seconds * 1000)
+        self._again = int(min(_AGAIN_SECONDS, seconds / 2) * 1000)
+        self._max_links = max_links
+        self._max_link_bytes = max_link_bytes
+        self._lock = threading.Lock()
+        # The order of the first two is that of last use, the longest ago first. A time, in milliseconds, is that of the
+        # last news. PERF: most versions are one block long; then it is an int (time, CRC-32), half the size of the
+        # smallest array. An array holds the time, then (block index, CRC-32) in the order of blocks.
+        self._versions: dict[bytes, int | array[int]] = {}
+        self._coded: dict[bytes, int] = {}  # (length, time)
+        self._links: dict[str, tuple[bytes, int]] = {}
+        self._blocks = 0
+        self._link_bytes = 0
+        with _forking:
+            _all.add(self)
+
+    def sums(self, versions: Sequence[bytes]) -> dict[bytes, dict[int, int]]:
+        found = {}
+        oldest = _now() - self._milliseconds
+        with self._lock:
+            for version in versions:
+                known = self._versions.pop(version, None)
+                if known is None:
+                    continue
+                if _since(known) < oldest:
+                    self._blocks -= _count(known)
+                    continue
+                self._versions[version] = known
+                found[version] = dict(_pairs(known))
+        return found
+
+    def learn(self, version: bytes, block: int, crc32: int) -> None:
+        self.learn_news(version, block, crc32)
+
+    def learn_news(self, version: bytes, block: int, crc32: int) -> tuple[tuple[int, int], ...]:
+        """``learn``, and those blocks of the version that are news to whoever keeps them elsewhere.
+
+        Once in a while that is all of them, for what is kept elsewhere may get lost or expire.
+        """
+        if not plausible(version, block, crc32):
+            return ()
+        now = _now()
+        with self._lock:
+            known = self._versions.pop(version, None)
+            since = now if known is None else _since(known)
+            again = since + self._again < now
+            if again:
+                since = now
+            if block == 0 and not isinstance(known, array):
+                changed = known is None or known & _CRC != crc32
+                self._blocks += known is None
+                known = since << 32 | crc32
+            else:
+                if not isinstance(known, array):
+                    known = array("Q", (0,) if known is None else (0, known & _CRC))
+                known[0] = since
+                changed = self._put(known, block, crc32)
+            self._versions[version] = known
+            news = _pairs(known) if again else ((block, crc32),) if changed else ()
+            if len(self._versions) > self._max_versions or self._blocks > self._max_blocks:
+                self._shrink()
+        return news
+
+    def _put(self, known: array[int], block: int, crc32: int) -> bool:
+        item = block << 32 | crc32
+        place = bisect_left(known, block << 32, 1)
+        if place == len(known) or known[place] >> 32 != block:
+            if len(known) > self._max_blocks:
+                return False
+            known.insert(place, item)
+            self._blocks += 1
+            return True
+        news = known[place] != item
+        known[place] = item
+        return news
+
+    def forget(self, version: bytes) -> None:
+        with self._lock:
+            self._drop(version)
+
+    def coded(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        found = {}
+        oldest = _now() - self._milliseconds
+        with self._lock:
+            for key in keys:
+                known = self._coded.pop(key, None)
+                if known is not None and known & _TIME >= oldest:
+                    self._coded[key] = known
+                    found[key] = known >> 48
+        return found
+
+    def learn_coded(self, key: bytes, length: int) -> None:
+        self.learn_coded_news(key, length)
+
+    def learn_coded_news(self, key: bytes, length: int) -> bool:
+        """``learn_coded``, and whether it is news to whoever keeps it elsewhere."""
+        if not plausible(key, 0, 0) or type(length) is not int or not 0 <= length < 2**63:
+            return False
+        now = _now()
+        with self._lock:
+            known = self._coded.pop(key, None)
+            news = known is None or known >> 48 != length or (known & _TIME) + self._again < now
+            self._coded[key] = length << 48 | now if known is None or news else known
+            if len(self._coded) > self._max_versions:
+                for oldest in list(islice(self._coded, 1 + min(_TOGETHER, self._max_versions // _TOGETHER))):
+                    del self._coded[oldest]
+        return news
+
+    def flush(self) -> None:
+        """There is nowhere to write to."""
+
+    def save(self, token: str, body: bytes, expires: int) -> None:
+        with self._lock:
+            for full in (False, True):
+                if full:
+                    for old in [old for old, link in self._links.items() if link[1] < time.time()]:
+                        self._unlink(old)
+                links = len(self._links) + (token not in self._links)
+                size = self._link_bytes + len(body) - len(self._links.get(token, (b"", 0))[0])
+                if links <= self._max_links and size <= self._max_link_bytes:
+                    self._unlink(token)
+                    self._links[token] = (body, expires)
+                    self._link_bytes += len(body)
+                    return
+        raise LedgerError(f"{len(self._links)} links of {self._link_bytes} bytes are kept in memory, and no more fit")
+
+    def load(self, token: str) -> tuple[bytes, int] | None:
+        return self._links.get(token)
+
+    def close(self) -> None:
+        """There is nothing to let go of."""
+
+    # --- with the lock held ---
+
+    def _unlink(self, token: str) -> None:
+        if token in self._links:
+            self._link_bytes -= len(self._links.pop(token)[0])
+
+    def _drop(self, version: bytes) -> None:
+        known = self._versions.pop(version, None)
+        if known is not None:
+            self._blocks -= _count(known)
+
+    def _shrink(self) -> None:
+        """Make room, and somewhat more than is needed right now."""
+        versions = self._max_versions - min(_TOGETHER, self._max_versions // _TOGETHER)
+        blocks = self._max_blocks - self._max_blocks // _TOGETHER
+        for oldest in list(islice(self._versions, max(0, len(self._versions) - versions))):
+            self._drop(oldest)
+        while self._blocks > blocks and len(self._versions) > 1:  # never the one that has just been of use
+            for oldest in list(islice(self._versions, min(_TOGETHER, len(self._versions) - 1))):
+                if self._blocks > blocks:
+                    self._drop(oldest)
+
+
+def _count(known: int | array[int]) -> int:
+    return 1 if isinstance(known, int) else len(known) - 1
+
+
+def _since(known: int | array[int]) -> int:
+    return known >> 32 if isinstance(known, int) else known[0]
+
+
+def _pairs(known: int | array[int]) -> tuple[tuple[int, int], ...]:
+    if isinstance(known, int):
+        return ((0, known & _CRC),)
+    return tuple((item >> 32, item & _CRC) for item in islice(known, 1, None))
+
+
+def _now() -> int:
+    return int(time.monotonic() * 1000)
+
+
+# A fork copies the locks as they stand and none of the threads that hold them, so it waits until they are free.
+_all: weakref.WeakSet[MemoryLedger] = weakref.WeakSet()
+_forking = threading.Lock()
+_held: list[threading.Lock] = []
+
+
+def _before_fork() -> None:
+    _forking.acquire()
+    for ledger in list(_all):
+        ledger._lock.acquire()
+        _held.append(ledger._lock)
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+    _forking.release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,233 @@
+"""Local files: opened once, measured by the open descriptor, never outside their root.
+
+The rule of this file: a path is looked at through descriptors only. Below a root each component is opened on its own
+with ``O_NOFOLLOW`` after links were resolved, so a link that is swapped in between cannot lead out; a FIFO or a device
+is refused without ever waiting on it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+
+from streamware.errors import BodyClosed, MemberChanged, MemberForbidden, MemberNotFound, SizeMismatch, SourceError
+from streamware.model import Chunks, Facts, File, Member, Tree
+
+__all__ = ["FileSource", "expand_tree", "open_below"]
+
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_DIRECTORY = getattr(os, "O_DIRECTORY", 0)
+
+
+def open_below(root: str, path: str) -> int:
+    """Open ``path``, relative to ``root``, for reading; the caller closes the descriptor.
+
+    Links are followed as long as they stay below the root.
+
+    :raises OSError: as the system says; ENOENT where the path leaves the root.
+    """
+    parts = [p for p in path.split(os.sep) if p not in ("", ".")]
+    if os.path.isabs(path) or "\0" in path or ".." in parts:
+        raise FileNotFoundError(errno.ENOENT, "not below the root")
+    try:
+        return _descend(root, parts)
+    except OSError as error:
+        if error.errno not in (errno.ELOOP, errno.ENOTDIR, errno.EMLINK):
+            raise
+    # Some component is a link: resolve them all, look where that leads, and go there without following any.
+    top = os.path.realpath(root)
+    real = os.path.realpath(os.path.join(top, *parts))
+    if os.path.commonpath((top, real)) != top:
+        raise FileNotFoundError(errno.ENOENT, "not below the root")
+    return _descend(top, [p for p in os.path.relpath(real, top).split(os.sep) if p != "."])
+
+
+def _descend(top: str, parts: list[str]) -> int:
+    here = os.open(top, _READ | _DIRECTORY)
+    try:
+        for place, part in enumerate(parts, 1):
+            flags = _READ | _NOFOLLOW | (_DIRECTORY if place < len(parts) else 0)
+            inner = os.open(part, flags, dir_fd=here)
+            os.close(here)
+            here = inner
+        result, here = here, -1
+        return result
+    finally:
+        if here >= 0:
+            os.close(here)
+
+
+class FileSource:
+    """A regular file. Its version is its size and modification time in nanoseconds, taken from the open descriptor.
+
+    :param root: a directory that ``path`` is relative to and must not leave; None for a path the operator's code gave.
+    :param version: ``hash()`` of the validator that the file must have when it is opened; 0 for any. (A hash, because
+        plans of many files hold one for each.)
+    """
+
+    __slots__ = ("_chunk_bytes", "_path", "_root", "_version")
+
+    instant = True  # opening and reading wait for nobody
+
+    def __init__(self, path: str, root: str | None = None, *, chunk_bytes: int = 256 * 1024, version: int = 0) -> None:
+        self._path = path
+        self._root = root
+        self._chunk_bytes = chunk_bytes
+        self._version = version
+
+    def probe(self, *, keep: bool = False) -> Facts:
+        fd, facts = self._open()
+        os.close(fd)
+        return facts
+
+    def open(self, start: int, length: int | None) -> Chunks:
+        fd, facts = self._open()
+        assert facts.size is not None
+        if self._version not in (0, hash(facts.validator)):
+            os.close(fd)
+            raise MemberChanged("a local file changed since the archive was planned")
+        length = facts.size - start if length is None else length
+        if start + length > facts.size:
+            os.close(fd)
+            raise SizeMismatch("a local file is shorter than was asked for")
+        return _FileChunks(fd, start, length, self._chunk_bytes, facts.validator)
+
+    def close(self) -> None:
+        pass
+
+    def _open(self) -> tuple[int, Facts]:
+        try:
+            fd = os.open(self._path, _READ) if self._root is None else open_below(self._root, self._path)
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+            raise MemberNotFound(f"no such file: {self._path!r}") from error
+        except PermissionError as error:
+            raise MemberForbidden(f"no permission to read {self._path!r}") from error
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENXIO, errno.ENAMETOOLONG):
+                raise MemberNotFound(f"not a readable file: {self._path!r}") from error
+            raise SourceError(f"cannot open {self._path!r}: {error}") from error
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            os.close(fd)
+            raise MemberNotFound(f"not a regular file: {self._path!r}")
+        return fd, _facts(found)
+
+
+def _facts(found: os.stat_result) -> Facts:
+    return Facts(
+        size=found.st_size,
+        modified=found.st_mtime_ns // 1_000_000_000,
+        validator=_version(found),
+        mode=stat.S_IMODE(found.st_mode) & 0o777,  # set-user-id and the like have no business in a download
+        identity=f"file:{found.st_dev:x}",  # the validator holds the inode
+    )
+
+
+def _version(found: os.stat_result) -> str:
+    return f'"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"'
+
+
+class _FileChunks:
+    """A window of an open file. The version is looked at once more after the last byte."""
+
+    __slots__ = ("_aborted", "_chunk_bytes", "_fd", "_left", "_offset", "_version")
+
+    def __init__(self, fd: int, offset: int, length: int, chunk_bytes: int, version: str | None) -> None:
+        self._fd = fd
+        self._offset = offset
+        self._left = length
+        self._chunk_bytes = chunk_bytes
+        self._version = version
+        self._aborted = False
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self
+
+    def __next__(self) -> bytes:
+        if self._aborted or self._fd < 0:
+            raise BodyClosed("read after abort() or close()")
+        if self._left == 0:
+            if self._version is not None and _version(os.fstat(self._fd)) != self._version:
+                raise MemberChanged("a local file changed while it was read")
+            self._version = None
+            raise StopIteration
+        try:
+            piece = os.pread(self._fd, min(self._left, self._chunk_bytes), self._offset)
+        except OSError as error:
+            raise SourceError(f"reading a local file failed: {error}") from error
+        if not piece:
+            raise SizeMismatch(f"a local file ended {self._left} bytes early")
+        self._offset += len(piece)
+        self._left -= len(piece)
+        return piece
+
+    def ready(self) -> bool:
+        return True
+
+    def abort(self) -> None:
+        self._aborted = True
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def expand_tree(member: Member, tree: Tree) -> Iterator[Member]:
+    """The members below a directory, sorted by name: regular files, and directories that hold none of what counts here.
+
+    Links to directories are not followed, links to files are if they stay below: what they lead to elsewhere is not
+    part of the tree. Sockets, FIFOs and devices are passed over: they have no content.
+
+    :raises MemberNotFound: there is no such directory.
+    :raises MemberForbidden, SourceError: a directory below cannot be listed.
+    """
+    top = tree.directory
+    prefix = member.name.strip("/")
+    if not os.path.isdir(top):
+        raise MemberNotFound(f"no such directory: {top!r}")
+    prefix = f"{prefix}/" if prefix else ""
+    real_top = os.path.join(os.path.realpath(top), "")
+    ahead = [("", True)]  # what is still to come, the next one last; not a recursion, for trees may be deep
+    while ahead:
+        path, is_directory = ahead.pop()
+        if not is_directory:
+            yield Member(prefix + path, File(path, root=top))
+            continue
+        name = os.path.join(prefix + path, "")
+        try:
+            found, inside = _listed(top, real_top, path)
+        except PermissionError as error:
+            raise MemberForbidden(f"no permission to list {path or top!r}", member=name) from error
+        except OSError as error:
+            raise SourceError(f"cannot list {path or top!r}: {error}", member=name) from error
+        if path and not inside:
+            modified, mode = found.st_mtime_ns // 1_000_000_000, stat.S_IMODE(found.st_mode) & 0o777
+            yield Member(name, None, modified=modified, mode=mode)
+        ahead.extend(reversed(inside))
+
+
+def _listed(top: str, real_top: str, below: str) -> tuple[os.stat_result, list[tuple[str, bool]]]:
+    """A directory and the paths of what it holds, each with whether that is a directory itself; sorted by name."""
+    inside = []
+    fd = _descend(top, below.split(os.sep) if below else [])
+    try:
+        with os.scandir(fd) as listing:
+            for entry in sorted(listing, key=lambda e: e.name):
+                path = os.path.join(below, entry.name)
+                is_directory = entry.is_dir(follow_symlinks=False)
+                if is_directory or _is_file(entry, os.path.join(top, path), real_top):
+                    inside.append((path, is_directory))
+        return os.fstat(fd), inside
+    finally:
+        os.close(fd)
+
+
+def _is_file(entry: os.DirEntry[str], path: str, real_top: str) -> bool:
+    try:
+        return entry.is_file(follow_symlinks=False) or (entry.is_file() and os.path.realpath(path).startswith(real_top))
+    except OSError:  # a link in a loop, or on a way that may not be gone
+        return False

@@ -1,0 +1,364 @@
+"""The walk: one window of a plan after another, record by record, member by member.
+
+The rules of this file. A member is opened before its header is given, so that an opening that fails can still be
+answered properly; once its header is out, a failure stops inside that member, never between two and never with an end
+record, because many readers take such a file for a whole one. So the last piece of a member is held back until the
+member has been proved.
+
+The generators here give pieces of bytes, and None where the next step may have to wait for somebody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterable
+
+from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
+from streamware.errors import (
+    BodyClosed,
+    ChecksumMismatch,
+    MemberError,
+    MemberTooLarge,
+    SizeMismatch,
+    StreamwareError,
+)
+from streamware.formats.framing import content_span, frames, open_frames
+from streamware.ledger import Ledger
+from streamware.model import Chunks, Source
+from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Plan, Segment, Table, Window
+from streamware.policy import Policy
+from streamware.recall import Recall
+
+__all__ = ["Walk"]
+
+_LIMIT_32 = 0xFFFFFFFF
+_LEAD = 512  # bytes of a compressed archive that leave at once: a first header, so that a download is seen to begin
+
+_Waits = Generator[None, None, None]
+
+
+class Walk:
+    """One reading of a plan, from one thread at a time; ``abort()`` from any.
+
+    :param source_of: gives the source of a member by its index; asked when the member is opened.
+    :param version_of: gives the ledger's key of a member, None for one that nothing pins.
+    :param failures: with a list, members that cannot be opened are left out and their errors appended.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        entries: Table,
+        source_of: Callable[[int], Source],
+        version_of: Callable[[int], bytes | None],
+        ledger: Ledger,
+        policy: Policy,
+        failures: list[MemberError] | None,
+    ) -> None:
+        self._plan = plan
+        self._entries = entries
+        self._source_of = source_of
+        self._version_of = version_of
+        self._ledger = ledger
+        self._recall = Recall(ledger, entries, version_of)
+        self._policy = policy
+        self._failures = failures if plan.length is None else None
+        self._known = plan.known()
+        self._chunks: Chunks | None = None
+        self._inline: tuple[int, bytes] = (-1, b"")
+        self._aborted = False
+        self._waiting = False
+        self.members = 0  # opened so far
+        self.bytes_in = 0  # content read so far
+        self.hurry = False  # the consumer holds bytes that it would rather send than have joined with late ones
+
+    def parts(self, pieces: Iterable[bytes | Window]) -> Pieces:
+        """The bytes of the windows, and the literal bytes between them."""
+        parts = self._parts(pieces)
+        if self._plan.coding is None:
+            return parts
+        return coded(parts, CODERS[self._plan.coding](), self._policy.chunk_bytes, lead=_LEAD)
+
+    def ready(self) -> bool:
+        """Whether the next step needs no waiting for anybody."""
+        chunks = self._chunks
+        return not self._waiting and (chunks is None or chunks.ready())
+
+    def abort(self) -> None:
+        self._aborted = True
+        chunks = self._chunks
+        if chunks is not None:
+            chunks.abort()
+
+    def close(self) -> None:
+        chunks, self._chunks = self._chunks, None
+        if chunks is not None:
+            chunks.close()
+
+    def _parts(self, pieces: Iterable[bytes | Window]) -> Pieces:
+        for piece in pieces:
+            if isinstance(piece, bytes):
+                yield piece
+            else:
+                yield from self._window(piece)
+
+    def _window(self, window: Window) -> Pieces:
+        plan, known, layout = self._plan, self._known, self._plan.layout
+        exact = plan.offsets is not None
+        item = plan.locate(window.start) if exact else 0
+        position = known.offsets[item] if exact else 0
+        while item < layout.items:
+            if window.stop is not None and position >= window.stop:
+                return
+            if not exact:
+                known.offsets.append(position)
+            segments = layout.segments(item, known)
+            if item < layout.members and _wants_content(segments, position, window):
+                for part in self._member(item, segments, position, window):
+                    if part is not None and not exact:
+                        position += len(part)
+                    yield part
+                if exact:
+                    position += sum(s.length or 0 for s in segments)
+            else:
+                for segment in segments:
+                    low, high = _overlap(segment.length, position, window)
+                    if high is None or low < high:
+                        record = yield from self._record(segment)
+                        yield record[low:high]
+                    position += segment.length or 0
+            item += 1
+
+    def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window) -> Pieces:
+        """A member some of whose content is wanted: opened first, header after, proved before its last piece."""
+        failed: StreamwareError | None = None
+        try:
+            try:
+                yield from self._open_content(member, segments, position, window)
+                self.members += 1
+            except MemberError as error:
+                if self._failures is not None:
+                    self._name(error, member)
+                    self._failures.append(error)
+                    self._known.skipped.add(member)
+                    return
+                failed = error
+                # Only the header of a small member quotes it before the content: it will never be known, and nothing
+                # is to follow that header.
+                self._known.learn_crc32(member, 0)
+            for segment in segments:
+                low, high = _overlap(segment.length, position, window)
+                position += segment.length or 0
+                if high is not None and low >= high:
+                    continue
+                if isinstance(segment, Literal | Derived):
+                    record = yield from self._record(segment)
+                    yield record[low:high]
+                elif failed is not None:
+                    raise failed
+                else:
+                    yield from self._content(segment, member, low, high)
+        except StreamwareError as error:
+            self._name(error, member)
+            raise
+        finally:
+            self.close()
+
+    def _name(self, error: StreamwareError, member: int) -> None:
+        if error.member is None:
+            error.member, error.index = self._entries[member].name.decode(), member
+
+    def _record(self, segment: Segment) -> Generator[None, None, bytes]:
+        """The bytes of a record; a checksum it quotes that is not known is found out by reading."""
+        if isinstance(segment, Literal):
+            return segment.data
+        assert isinstance(segment, Derived)
+        member = segment.member
+        if self._known.crc32(member) is None and self._entries[member].crc32 is None:
+            yield from self._learn(member)
+        return segment.render(self._known)
+
+    # --- content ---
+
+    def _wait(self) -> _Waits:
+        self._waiting = True
+        yield None
+        self._waiting = False
+
+    def _open(self, member: int, start: int, length: int | None) -> _Waits:
+        source = self._source_of(member)
+        if not getattr(source, "instant", False):
+            yield from self._wait()
+        if self._stopped():
+            raise BodyClosed("aborted")
+        chunks = self._chunks = source.open(start, length)
+        if self._stopped():  # abort() came while there was nothing yet that it could have stopped
+            chunks.abort()
+
+    def _stopped(self) -> bool:
+        return self._aborted
+
+    def _open_content(self, member: int, segments: tuple[Segment, ...], position: int, window: Window) -> _Waits:
+        """Open just the bytes that are wanted; read a member whole whose header quotes its unknown checksum."""
+        entry = self._entries[member]
+        for segment in segments:
+            if isinstance(segment, Derived) and self._known.crc32(member) is None:
+                yield from self._read_whole(member)  # its bytes are wanted next, and outweigh what is remembered
+            if isinstance(segment, Extent | Framed | Coded):
+                if self._inline[0] == member:
+                    return
+                start, stop = 0, entry.size
+                if segment.length is not None and not isinstance(segment, Coded):  # a compressor starts at the start
+                    low, high = _overlap(segment.length, position, window)
+                    assert high is not None
+                    start, stop = low, high
+                    if isinstance(segment, Framed):
+                        start, stop = content_span(entry.size or 0, low, high)
+                yield from self._open(member, start, None if stop is None else stop - start)
+                return
+            position += segment.length or 0
+
+    def _content(self, segment: Segment, member: int, low: int, high: int | None) -> Pieces:
+        """The wanted part of an opened member, framed or coded as its segment says."""
+        size = self._entries[member].size
+        if isinstance(segment, Extent):
+            if self._inline[0] == member:
+                data, self._inline = self._inline[1], (-1, b"")
+                yield data[low:high]
+            else:
+                yield from self._stream(member, low, high)
+        elif isinstance(segment, Framed) and size is not None:
+            assert high is not None
+            yield from frames(self._stream(member, *content_span(size, low, high)), size, low, high)
+        elif isinstance(segment, Framed):
+            yield from self._counted(member, open_frames(self._stream(member, 0, None)), None, 0, None)
+        else:
+            assert isinstance(segment, Coded)
+            pieces = deflated(self._stream(member, 0, size), self._policy.chunk_bytes, probe=segment.probe)
+            yield from self._counted(member, pieces, segment.length, low, high)
+
+    def _counted(self, member: int, pieces: Pieces, length: int | None, low: int, high: int | None) -> Pieces:
+        """``[low, high)`` of pieces whose length is settled only when they have passed, or was ``length`` before.
+
+        32-bit framing ends where it cannot say the length.
+        """
+        entry = self._entries[member]
+        count = 0
+        for piece in pieces:
+            if piece is None:
+                yield None
+                continue
+            start, count = count, count + len(piece)
+            if count >= _LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
+                raise MemberTooLarge(f"a member of unknown size reached {count} bytes in the archive")
+            if length is not None and count > length:
+                break
+            if high is not None and start >= high:
+                return
+            if start >= low and (high is None or count <= high):
+                yield piece
+            elif count > low:
+                yield piece[max(0, low - start) : None if high is None else high - start]
+        version = self._version_of(member)
+        if version is not None and entry.method is not Method.PLAIN:
+            self._ledger.learn_coded(coded_key(version, entry.method, self._policy.chunk_bytes), count)
+        if length not in (None, count):
+            raise SizeMismatch(f"a member came to {count} bytes in the archive, and {length} were promised")
+        self._known.coded[member] = count
+
+    def _stream(self, member: int, start: int, stop: int | None) -> Pieces:
+        """``content[start:stop]`` of an opened member, counted, and proved before the last piece is given."""
+        chunks = self._chunks
+        assert chunks is not None
+        entry = self._entries[member]
+        whole = start == 0 and stop == entry.size
+        wanted = None if stop is None else stop - start
+        sums = self._recall.sums(member, start)
+        got = 0
+        piece = b""
+        while wanted is None or got < wanted:
+            if self.hurry and not chunks.ready():
+                yield from self._wait()
+            piece = next(chunks, b"")
+            if not piece:
+                break
+            got += len(piece)
+            self.bytes_in += len(piece)
+            sums.feed(piece)
+            if wanted is None:
+                if got >= _LIMIT_32 and not entry.may_exceed_4gib:
+                    raise MemberTooLarge(f"a member of unknown size reached {got} bytes")
+                yield piece
+            elif got < wanted:
+                yield piece
+        if wanted is not None and (got != wanted or next(chunks, b"")):
+            raise SizeMismatch(f"a member gave {got} bytes or more, and {wanted} were promised")
+        if whole:
+            crc = sums.finish()
+            if entry.crc32 not in (None, crc):
+                raise ChecksumMismatch(f"CRC-32 is {crc:08x}, and {entry.crc32:08x} was promised")
+            self._learned(member, crc)
+            self._known.sizes[member] = got
+        elif stop == entry.size:
+            sums.finish()
+        if wanted:
+            yield piece
+
+    def _learned(self, member: int, crc: int) -> None:
+        self._known.learn_crc32(member, crc)
+        self._recall.done(member)
+
+    def _learn(self, member: int) -> _Waits:
+        """Find out a member's checksum for its own sake: only blocks that nobody remembers are read."""
+        runs = self._recall.missing(member)
+        size = self._entries[member].size
+        if runs == [(0, size)]:
+            yield from self._read_whole(member)
+            return
+        for start, stop in runs:
+            yield from self._aside(member, start, stop, None)
+        self._learned(member, self._recall.total(member))
+
+    def _read_whole(self, member: int) -> _Waits:
+        """Read a member for its checksum; a small one is kept, for its bytes are wanted next."""
+        size = self._entries[member].size
+        assert size is not None
+        kept: list[bytes] | None = [] if size <= self._policy.inline_bytes else None
+        yield from self._aside(member, 0, size, kept)
+        if kept is not None:
+            self._inline = (member, b"".join(kept))
+
+    def _aside(self, member: int, start: int, stop: int, kept: list[bytes] | None) -> _Waits:
+        """Read a run of a member that is not sent, beside whatever is open."""
+        before, self._chunks = self._chunks, None
+        try:
+            yield from self._open(member, start, stop - start)
+            for piece in self._stream(member, start, stop):
+                if piece is None:
+                    yield None
+                elif kept is not None:
+                    kept.append(piece)
+        except StreamwareError as error:
+            self._name(error, member)
+            raise
+        finally:
+            self.close()
+            self._chunks = before
+
+
+def _wants_content(segments: tuple[Segment, ...], position: int, window: Window) -> bool:
+    """Whether any byte of the member's own content lies in the window."""
+    for segment in segments:
+        if isinstance(segment, Extent | Framed | Coded):
+            low, high = _overlap(segment.length, position, window)
+            return high is None or low < high
+        position += segment.length or 0
+    return False
+
+
+def _overlap(length: int | None, position: int, window: Window) -> tuple[int, int | None]:
+    """What of a segment at ``position`` lies in the window, counted from the segment's own start."""
+    low = max(0, window.start - position)
+    if window.stop is None:
+        return low, length
+    high = max(0, window.stop - position)
+    return low, high if length is None else min(length, high)
