@@ -1,0 +1,9 @@
+"""Streamed, measured, resumable ZIP and TAR downloads from any WSGI or ASGI app."""
+
+from streamware.errors import StreamwareError
+from streamware.model import Bundle, Member
+from streamware.policy import Policy
+from streamware.reply import Conditions, Reply
+from streamware.service import Archiver
+
+__all__ = ["Archiver", "Bundle", "Conditions", "Member", "Policy", "Reply", "StreamwareError"]

@@ -1,0 +1,350 @@
+"""One bundle on its way to a body: its members, what is found out about them, the sources that are opened for them.
+
+The rule of this file: what a member's source said when the archive was planned holds when it is opened, so what was
+found out is kept as a promise ("pinned"); and for a member of a bundle of many no more is kept than that.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from hashlib import blake2b
+from itertools import islice
+from typing import Protocol
+
+from streamware.assemble import CODINGS, Assembly, assemble
+from streamware.coding import coded_key, signature
+from streamware.errors import (
+    EmptyBundle,
+    InvalidTarget,
+    LimitExceeded,
+    MemberError,
+    MemberNotFound,
+    MembersFailed,
+    StreamwareError,
+)
+from streamware.ledger import Ledger
+from streamware.model import Bundle, Content, Data, Facts, File, Member, Path, Source, Stream, Tree, Url
+from streamware.plan import Method, Window
+from streamware.policy import Policy
+from streamware.pump import Body, Witness
+from streamware.semantics import is_strong
+from streamware.sources.file import FileSource, expand_tree
+from streamware.sources.generated import DataSource, StreamSource
+
+__all__ = ["Job", "Subrequest", "Upstreams", "report"]
+
+# Opens a path inside the wrapped app; the facts are what its answer must agree with, None where unknown.
+Subrequest = Callable[[str, "Facts | None"], Source]
+
+_ERRORS_NAME = "_errors.txt"
+_KEY = 16  # bytes of a ledger's key
+_AT_ONCE = 500  # members whose compressed sizes are asked for together
+_UNKNOWN = Facts()
+
+
+class Upstreams(Protocol):
+    """What makes the sources of URLs (``proxy.Upstream``)."""
+
+    def source(self, content: Url, *, size: int | None, etag: str | None) -> Source: ...
+
+
+class Job:
+    """One bundle, planned once and served once.
+
+    Whoever makes it calls ``release()`` unless ``body()`` returned: from then on the body's end does.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        policy: Policy,
+        upstreams: Upstreams,
+        ledger: Ledger,
+        subrequest: Subrequest | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.started = time.monotonic()
+        self._policy = policy
+        self._upstreams = upstreams
+        self._ledger = ledger
+        self._subrequest = subrequest
+        self._members: list[Member] = []
+        self._kept: dict[int, Source] = {}  # sources that hold an open answer
+        self._pinned: dict[int, Facts] = {}  # what remote sources said
+        self._files: array[int] = array("q")  # hashes of local files' validators; 0 where there is none
+        self._versions = bytearray()  # the ledger's key of each member, 16 bytes; zeros where nothing pins it
+        self._failures: list[MemberError] = []  # of members that are left out
+
+    def plan(self, *, keep: bool, base_etag: str | None = None, linked: bool = False) -> Assembly:
+        """Admit, expand, probe, assemble. Blocks while upstreams are asked.
+
+        :param keep: where few have to be asked, ask by the GETs that then deliver the members.
+        :param linked: the bundle is a link's: the app is asked for each of its paths, whatever is known of them, for it
+            decides whether whoever opens the link may have them.
+        :raises StreamwareError: the bundle is refused, or a member fails that may not be left out.
+        """
+        self._policy.admit(self.bundle)
+        self._members = self._expanded()
+        self._files = array("q", bytes(8 * len(self._members)))
+        self._versions = bytearray(_KEY * len(self._members))
+        failed = self._probe_remote([i for i, m in enumerate(self._members) if self._must_ask(m, linked)], keep=keep)
+        members = self._settled(failed)
+        coder = ""
+        if self.bundle.compress != "stored" or self.bundle.format in CODINGS:
+            coding = CODINGS.get(self.bundle.format)
+            coder = signature(coding)
+            members = self._with_coded_sizes(members)
+        return assemble(self.bundle, members, self._policy, base_etag=base_etag, coder=coder)
+
+    def ask(self, only: Collection[int]) -> dict[int, Facts | MemberError]:
+        """Admit, and ask the sources of some members what they can say, whatever is declared of those; by index.
+
+        For bundles without trees. An error stands in the place of a member that failed and may be left out.
+
+        :raises StreamwareError: the bundle is refused, or a member fails that may not be left out.
+        """
+        self._policy.admit(self.bundle)
+        self._members = self._expanded()
+        failed = self._probe_remote(only, keep=False)
+        return {index: failed.get(index) or self._pinned[index] for index in only}
+
+    def body(self, assembly: Assembly, pieces: Iterable[bytes | Window], witness: Witness) -> Body:
+        """The body over some windows, its first member opened.
+
+        :raises StreamwareError: that member cannot be opened.
+        """
+        skips = self.bundle.on_error != "abort" and self.bundle.format == "zip"
+        body = Body(
+            assembly.plan,
+            assembly.entries,
+            lambda entry: self._source(assembly.members[entry]),
+            pieces,
+            policy=self._policy,
+            ledger=self._ledger,
+            version_of=lambda entry: self._version(assembly.members[entry]),
+            failures=self._failures if skips else None,
+            witness=witness,
+        )
+        try:
+            body.prepare()
+        except StreamwareError as error:
+            if error.index is not None:
+                error.index = assembly.members[error.index]
+            raise
+        return body
+
+    def release(self) -> None:
+        """Give up what the probes kept open."""
+        while self._kept:
+            self._kept.popitem()[1].close()
+
+    def _expanded(self) -> list[Member]:
+        members: list[Member] = []
+        most = self._policy.max_members
+        for member in self.bundle.members:
+            if isinstance(member.content, Tree):
+                # No further than it takes to see that they are too many.
+                members.extend(islice(expand_tree(member, member.content), max(0, most + 1 - len(members))))
+            else:
+                members.append(member)
+        if len(members) > most:
+            raise LimitExceeded(f"This server takes at most {most} members, and the bundle has more.")
+        if not members:
+            raise EmptyBundle()
+        return members
+
+    def _source(self, index: int) -> Source:
+        """The source of a member; the one that was probed, if that is held open."""
+        source = self._kept.get(index)
+        if source is not None:
+            return source
+        return self._make_source(self._members[index], self._pinned.get(index), self._files[index])
+
+    def _make_source(self, member: Member, pinned: Facts | None = None, version: int = 0) -> Source:
+        content = member.content
+        size, etag = member.size, member.etag
+        if pinned is not None:
+            size = pinned.size if size is None else size
+            etag = pinned.validator if etag is None else etag
+        if isinstance(content, Url):
+            return self._upstreams.source(content, size=size, etag=etag)
+        if isinstance(content, Path):
+            if self._subrequest is None:
+                raise InvalidTarget("A path can only be fetched through an app that streamware wraps.")
+            return self._subrequest(content.href, Facts(size=size, validator=etag))
+        return _own_source(content, member, version, self._policy)
+
+    # --- versions ---
+
+    def _pin(self, index: int, member: Member, facts: Facts) -> None:
+        """Note the ledger's key of a member, if it has one: its identity, strong validator and size."""
+        content = member.content
+        identity = f"url:{content.url}" if isinstance(content, Url) else facts.identity
+        validator = facts.validator if member.etag is None else member.etag
+        size = facts.size if member.size is None else member.size
+        if identity is None or size is None or not is_strong(validator):
+            return
+        key = blake2b(repr((identity, validator, size)).encode("utf-8", "surrogateescape"), digest_size=_KEY)
+        self._versions[_KEY * index : _KEY * (index + 1)] = key.digest()
+
+    def _version(self, index: int) -> bytes | None:
+        key = bytes(self._versions[_KEY * index : _KEY * (index + 1)])
+        return key if any(key) else None
+
+    def _with_coded_sizes(self, members: Iterator[tuple[int, Member, Facts]]) -> Iterator[tuple[int, Member, Facts]]:
+        """The members with what the ledger knows them to come to when compressed, asked for many at once."""
+        method = Method.AUTO if self.bundle.compress == "auto" else Method.DEFLATE
+        while batch := list(islice(members, _AT_ONCE)):
+            keys = {}
+            for index, _, _ in batch:
+                version = self._version(index)
+                if version is not None:
+                    keys[index] = coded_key(version, method, self._policy.chunk_bytes)
+            found = self._ledger.coded(list(keys.values())) if keys else {}
+            for index, member, facts in batch:
+                coded = found.get(keys.get(index, b""))
+                yield index, member, facts if coded is None else replace(facts, coded=coded)
+
+    # --- probing ---
+
+    def _settled(self, failed: dict[int, MemberError]) -> Iterator[tuple[int, Member, Facts]]:
+        """The members that are to be in the archive, in order, with what is known of each.
+
+        Local files are looked at here, one at a time as they are needed, so that of many none is held.
+        """
+        open_end = self.bundle.compress != "stored"
+        for index, member in enumerate(self._members):
+            error = failed.get(index)
+            facts = self._pinned.get(index, _UNKNOWN)
+            if error is None and isinstance(member.content, File | Data):
+                try:
+                    facts = _own_source(member.content, member, 0, self._policy).probe()
+                    self._files[index] = hash(facts.validator)
+                except MemberError as failure:
+                    failure.member, failure.index = member.name, index
+                    if self.bundle.on_error == "abort":
+                        raise
+                    error = failure
+            if error is not None:
+                self._failures.append(error)
+                continue
+            if member.content is not None and facts.size is None and member.size is None:
+                open_end = True
+            self._pin(index, member, facts)
+            yield index, member, facts
+        if self.bundle.on_error == "report":
+            yield from self._report_member(open_end=open_end and self.bundle.format == "zip")
+
+    def _report_member(self, *, open_end: bool) -> Iterator[tuple[int, Member, Facts]]:
+        """A last member that tells what was left out; where more may yet be left out, it is made at its turn."""
+        if open_end:
+            member, facts = Member(_ERRORS_NAME, Stream(self._report)), _UNKNOWN
+        elif self._failures:
+            data = DataSource(report(self._failures)[1])
+            member, facts = Member(_ERRORS_NAME, data), data.probe()
+        else:
+            return
+        self._members.append(member)
+        self._files.append(0)
+        self._versions += bytes(_KEY)
+        yield len(self._members) - 1, member, facts
+
+    def _report(self) -> Iterable[bytes]:
+        if not self._failures:
+            raise MemberNotFound("nothing was left out, so there is no report")
+        return [report(self._failures)[1]]
+
+    def _must_ask(self, member: Member, linked: bool) -> bool:
+        """Whether the head cannot be sent before this member's source was asked."""
+        content = member.content
+        if content is None or isinstance(content, File | Data | Stream):
+            return False
+        return member.size is None or self.bundle.on_error != "abort" or (linked and isinstance(content, Path))
+
+    def _probe_remote(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
+        """Ask some members' sources, side by side; the errors of those that failed and may be left out."""
+        failed: dict[int, MemberError] = {}
+        keep = keep and len(asked) <= self._policy.held_members
+        stop = threading.Event()
+
+        def ask(index: int) -> None:
+            if stop.is_set():
+                return
+            try:
+                source = self._unpinned(index)
+                self._pinned[index] = source.probe(keep=keep)
+                if keep:
+                    self._kept[index] = source
+            except StreamwareError as error:
+                error.member, error.index = self._members[index].name, index
+                if not isinstance(error, MemberError):
+                    stop.set()
+                    raise
+                failed[index] = error
+                if self.bundle.on_error == "abort":
+                    stop.set()
+
+        serial = self._serial(asked)
+        beside = [i for i in asked if i not in serial]
+        if len(beside) < 2:
+            for index in asked:
+                ask(index)
+        else:
+            threads = min(self._policy.probe_connections, len(beside))
+            with ThreadPoolExecutor(threads, thread_name_prefix="streamware-probe") as pool:
+                answers = pool.map(ask, beside)
+                for index in asked:
+                    if index in serial:
+                        ask(index)
+                for _ in answers:
+                    pass
+        if failed and self.bundle.on_error == "abort":
+            raise failed[min(failed)] if len(failed) == 1 else MembersFailed(tuple(failed[i] for i in sorted(failed)))
+        return failed
+
+    def _unpinned(self, index: int) -> Source:
+        """The source of a member that nothing is known of yet."""
+        member = self._members[index]
+        try:
+            return self._make_source(member)
+        except StreamwareError as error:
+            error.member, error.index = member.name, index
+            raise
+
+    def _serial(self, asked: Iterable[int]) -> set[int]:
+        """Those whose source only the calling thread may use: of the paths, all or none."""
+        members = self._members
+        serial = {i for i in asked if getattr(members[i].content, "serial", False)}
+        paths = [i for i in asked if isinstance(members[i].content, Path)]
+        if paths and getattr(self._unpinned(paths[0]), "serial", False):
+            serial.update(paths)
+        return serial
+
+
+def _in_a_line(name: str) -> str:
+    """A name as the report shows it: nothing in it begins another line or column."""
+    return "".join(c if c.isprintable() else "_" for c in name)
+
+
+def report(failures: Iterable[MemberError]) -> tuple[str, bytes]:
+    """The name and content of the member that tells which others were left out."""
+    lines = [f"{_in_a_line(error.member or '')}\t{error.title}\n" for error in failures]
+    return _ERRORS_NAME, "".join(lines).encode()
+
+
+def _own_source(content: Content | None, member: Member, version: int, policy: Policy) -> Source:
+    """The source of content that this side holds or makes."""
+    if isinstance(content, File):
+        return FileSource(content.path, content.root, chunk_bytes=policy.chunk_bytes, version=version)
+    if isinstance(content, Data):
+        return DataSource(content.data)
+    if isinstance(content, Stream):
+        return StreamSource(content.factory, size=member.size, etag=member.etag)
+    if isinstance(content, Source):
+        return content
+    raise TypeError(f"a member's content is a {type(content).__name__}")  # a bug in the caller's code

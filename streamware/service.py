@@ -1,0 +1,210 @@
+"""The service: one function from a bundle and a request's conditions to a whole answer.
+
+The rule of this file: every way in ends in ``Archiver.respond``, in this order: admit, probe, plan, decide, pump. What
+goes wrong before the first byte becomes a problem reply here; details go to the log under the id the client is shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import replace
+
+from streamware.assemble import Assembly
+from streamware.errors import BodyClosed, PreconditionFailed, RangeNotSatisfiable, StreamwareError
+from streamware.job import Job, Subrequest
+from streamware.ledger import Ledger, MemoryLedger
+from streamware.links import Link, Links
+from streamware.model import Bundle, Observer
+from streamware.plan import Window
+from streamware.policy import Policy
+from streamware.problems import problem
+from streamware.proxy import Upstream
+from streamware.pump import Body
+from streamware.reply import Conditions, Reply
+from streamware.semantics import Representation, content_disposition, decide
+from streamware.shared_ledger import SqlLedger
+
+__all__ = ["Archiver", "Subrequest"]
+
+_log = logging.getLogger("streamware")
+
+# A coding or a cache in between would undo length, ranges, and the caller's own rights.
+_CACHE = ("Cache-Control", "private, no-transform")
+
+
+class Archiver:
+    """Makes archives of bundles. One per application; safe to use from any number of threads.
+
+    :param policy: limits and permissions; the defaults allow no upstream to manifests.
+    :param ledger: where checksums that were learned in passing are kept: None for this process's memory, or the URL of
+        a database that replicas share ("sqlite:///state.sqlite3", "postgresql+psycopg://...").
+    :param observer: told of downloads and upstreams, for metrics; None for nobody.
+    :raises ValueError: the ledger's URL cannot be used.
+    """
+
+    def __init__(
+        self, policy: Policy | None = None, ledger: str | None = None, *, observer: Observer | None = None
+    ) -> None:
+        self.policy = policy or Policy()
+        self.observer = observer
+        self.upstream = Upstream(self.policy, observer)
+        memory = MemoryLedger(max_versions=self.policy.ledger_versions, seconds=self.policy.ledger_seconds)
+        self.ledger: Ledger = (
+            memory if ledger is None else SqlLedger(ledger, memory=memory, seconds=self.policy.ledger_seconds)
+        )
+
+        self.links = Links(self.policy, self.upstream, self.ledger)
+
+    def close(self) -> None:
+        """Close idle upstream connections, and write what the ledger has learned. Bodies being read go on."""
+        self.upstream.close()
+        self.ledger.close()
+
+    def open(self, bundle: Bundle) -> Body:
+        """The whole archive as an iterable of bytes; ``body.length`` is its exact size or None. The caller closes it.
+
+        Blocks while sizes are asked for and the first member is opened.
+
+        :raises StreamwareError: the bundle is refused, or a member cannot be had.
+        """
+        job = Job(bundle, self.policy, self.upstream, self.ledger)
+        try:
+            assembly = job.plan(keep=True)
+            return self._body(job, assembly, (Window(0, assembly.plan.length),))
+        except BaseException:
+            job.release()
+            raise
+
+    def respond(
+        self,
+        bundle: Bundle,
+        conditions: Conditions = Conditions(),  # noqa: B008 - a frozen value
+        *,
+        subrequest: Subrequest | None = None,
+        headers: Iterable[tuple[str, str]] = (),
+        base_etag: str | None = None,
+        modified: int | None = None,
+        link: Link | None = None,
+    ) -> Reply:
+        """Answer for a bundle: 200, 206, 304, 412, 416, or a problem reply. Raises no StreamwareError.
+
+        Blocks while sizes are asked for and the first member is opened. The caller iterates ``reply.body`` (not for a
+        HEAD) and closes it.
+
+        :param subrequest: opens ``Path`` members inside the wrapped app.
+        :param headers: further response headers; they replace the archive's own of the same name.
+        :param base_etag: an entity-tag of the list the bundle was made from; it becomes part of the archive's.
+        :param modified: Last-Modified in Unix seconds, in place of the newest member's.
+        :param link: the link that the bundle is of; an archive that it was not made for is answered with 410.
+        """
+        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest)
+        try:
+            return self._respond(job, conditions, tuple(headers), base_etag, modified, link)
+        except StreamwareError as error:
+            job.release()
+            return self.problem(error if link is None else link.judged(error))
+        except BaseException:
+            job.release()
+            raise
+
+    def _respond(
+        self,
+        job: Job,
+        conditions: Conditions,
+        headers: tuple[tuple[str, str], ...],
+        base_etag: str | None,
+        modified: int | None,
+        link: Link | None,
+    ) -> Reply:
+        conditional = any(
+            (conditions.range, conditions.if_match, conditions.if_none_match, conditions.if_modified_since)
+        )
+        keep = conditions.method == "GET" and not conditional
+        assembly = job.plan(keep=keep, base_etag=base_etag, linked=link is not None)
+        if link is not None:
+            link.check(assembly)
+        newest = assembly.modified if modified is None else modified
+        representation = Representation(
+            media_type=assembly.media_type,
+            length=assembly.plan.length,
+            etag=assembly.plan.etag,
+            # RFC 9110 section 8.8.2.1: never later than now.
+            modified=None if newest is None else min(newest, int(time.time())),
+            ranges=assembly.ranges,
+        )
+        decision = decide(conditions, representation, max_ranges=self.policy.max_ranges)
+        own = (
+            *decision.headers,
+            ("Content-Disposition", content_disposition(job.bundle.name)),
+            _CACHE,
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Accel-Buffering", "no"),
+        )
+        if decision.pieces is None:  # nothing of the archive
+            job.release()
+            if decision.status == 304:
+                # RFC 9110 section 15.4.5: it says of caching what the 200 would have said.
+                return Reply(304, _merged((*decision.headers, _CACHE), headers))
+            refusal = self.problem(PreconditionFailed() if decision.status == 412 else RangeNotSatisfiable())
+            of_archive = ("content-disposition", "cache-control")
+            others = tuple(h for h in headers if h[0].lower() not in of_archive)
+            return replace(refusal, headers=_merged((*decision.headers, *refusal.headers), others))
+        reply = Reply(decision.status, _merged(own, headers))  # its headers are checked before anything is opened
+        if conditions.method == "HEAD":
+            job.release()
+            return reply
+        return replace(reply, body=self._body(job, assembly, decision.pieces))
+
+    def _body(self, job: Job, assembly: Assembly, pieces: Iterable[bytes | Window]) -> Body:
+        download = _Download(job, self.observer)
+        download.started()
+        return job.body(assembly, pieces, download)
+
+    def forward(self, url: str, *, method: str = "GET", headers: Iterable[tuple[str, str]] = ()) -> Reply:
+        """Forward one upstream body as it comes. The URL is trusted. Raises no StreamwareError; the caller closes."""
+        try:
+            return self.upstream.forward(url, method=method, headers=headers)
+        except StreamwareError as error:
+            return self.problem(error)
+
+    def problem(self, error: StreamwareError) -> Reply:
+        """The answer for an error found before the first byte (RFC 9457). What it does not say goes to the log."""
+        instance = uuid.uuid4()
+        level = logging.WARNING if error.status >= 500 else logging.INFO
+        _log.log(level, "request %s: %d %s: %s", instance, error.status, error.kind, error)
+        return problem(error, instance=f"urn:uuid:{instance}")
+
+
+class _Download:
+    """Watches one body from its start to its end, for the log and the metrics."""
+
+    def __init__(self, job: Job, observer: Observer | None) -> None:
+        self._job = job
+        self._observer = observer
+
+    def started(self) -> None:
+        if self._observer is not None:
+            self._observer.download_started()
+
+    def first_byte(self) -> None:
+        if self._observer is not None:
+            self._observer.first_byte(time.monotonic() - self._job.started)
+
+    def ended(self, body: Body, error: BaseException | None) -> None:
+        self._job.release()
+        outcome = "complete" if error is None else "left" if isinstance(error, BodyClosed) else "aborted"
+        if outcome == "aborted":
+            _log.warning("bundle %r aborted after %d bytes: %s", self._job.bundle.name, body.bytes_out, error)
+        if self._observer is not None:
+            self._observer.download_ended(
+                outcome, members=body.members, bytes_out=body.bytes_out, bytes_in=body.bytes_in
+            )
+
+
+def _merged(own: Iterable[tuple[str, str]], extra: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:
+    """The archive's headers with the extra ones, which replace those of the same name."""
+    names = {name.lower() for name, _ in extra}
+    return (*(h for h in own if h[0].lower() not in names), *extra)
