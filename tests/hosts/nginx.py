@@ -1,0 +1,70 @@
+"""A real nginx as the upstream: serves one folder on a free port of 127.0.0.1."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.conftest import judge
+
+_CONF = """
+daemon off;
+{user}
+worker_processes 1;
+pid {work}/nginx.pid;
+error_log {work}/error.log warn;
+events {{ worker_connections 512; }}
+http {{
+    log_format brief '$request_method $uri $status $body_bytes_sent $msec $request_time $http_range';
+    access_log {access};
+    types {{ text/plain txt log py; application/zip zip; }}
+    default_type application/octet-stream;
+    sendfile on;
+    keepalive_requests 100000;
+    client_body_temp_path {work}/b; proxy_temp_path {work}/p; fastcgi_temp_path {work}/f;
+    uwsgi_temp_path {work}/u; scgi_temp_path {work}/s;
+    server {{
+        listen 127.0.0.1:{port};
+        root {root};
+    }}
+}}
+"""
+
+
+@contextmanager
+def nginx(root: Path, work: Path, *, log: bool = False) -> Iterator[str]:
+    """Serve ``root``; gives the base URL without a final slash. With ``log``, requests go to ``work/access``."""
+    program = judge("nginx")
+    work.mkdir(parents=True, exist_ok=True)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    conf = work / "nginx.conf"
+    conf.write_text(
+        _CONF.format(
+            user="user root;" if os.geteuid() == 0 else "",
+            work=work,
+            root=root,
+            port=port,
+            access=f"{work}/access brief" if log else "off",
+        )
+    )
+    process = subprocess.Popen([program, "-p", str(work), "-c", str(conf)], stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                assert process.poll() is None, (work / "error.log").read_text()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(10)
