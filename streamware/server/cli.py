@@ -1,0 +1,110 @@
+"""The ``streamware`` command.
+
+The rule of this file: a mistake of the operator's is one clear line on stderr and exit code 2; nothing listens before
+everything was checked.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+from streamware.checksums import ENGINE
+from streamware.server.settings import VERSION, Settings, parse_address
+from streamware.server.state import NO_STATE, open_state
+
+_missing: str | None = None
+try:
+    from streamware.server.run import listen, run
+    from streamware.server.workers import supervise
+except ModuleNotFoundError as error:  # the command is installed with the core, what it serves with is an extra
+    if error.name not in ("uvicorn", "prometheus_client"):
+        raise
+    _missing = error.name
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; ``argv`` None takes the process's own arguments. Returns the exit code.
+
+    :raises SystemExit: with code 2 on a mistake in the arguments, with 0 after ``--help`` and ``--version``.
+    """
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if _missing is not None:
+        print(f"streamware serve needs {_missing}: pip install 'streamware[serve]'", file=sys.stderr)
+        return 2
+    try:
+        settings = Settings(
+            root=args.root,
+            address=parse_address(args.bind),
+            allow=tuple(args.allow),
+            workers=args.workers,
+            grace_seconds=args.grace,
+            access_log=args.access_log,
+        )
+        ledger, link_key, files = open_state(args.state, args.link_key, _warn)
+        settings = replace(settings, ledger=ledger, link_key=link_key, hidden=files)
+        listener = listen(settings.address)
+    except (OSError, ValueError) as error:
+        print(f"streamware serve: {error}", file=sys.stderr)
+        return 2
+    return run(settings, listener) if settings.workers == 1 else supervise(settings, listener)
+
+
+def _warn(text: str) -> None:
+    print(f"streamware serve: warning: {text}", file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="streamware", description="Many files as one streamed, measured, resumable ZIP or TAR download."
+    )
+    parser.add_argument("--version", action="version", version=f"streamware {VERSION} (checksums: {ENGINE})")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    serve = commands.add_parser(
+        "serve",
+        help="serve a directory: a page to pick files on, and archives of what was picked",
+        description="Serve a directory: a page at / to pick files on, the files at /tree/, archives at /bundle.",
+        epilog="There is no access control: whoever can connect can read everything below ROOT.",
+    )
+    serve.add_argument("root", nargs="?", default=".", metavar="ROOT", help="directory to serve (default: this one)")
+    serve.add_argument(
+        "--bind",
+        default="127.0.0.1:8080",
+        metavar="HOST:PORT",
+        help="where to listen; port 0 picks a free one (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        metavar="URL_PREFIX",
+        help="let manifests name files of other servers below this URL; may be given several times (default: none)",
+    )
+    serve.add_argument(
+        "--state",
+        metavar="URL",
+        help=f"database for what is learned of files and for saved links, such as sqlite:////srv/state.sqlite3 or "
+        f"postgresql+psycopg://user@host/name; {NO_STATE} keeps nothing (default: a file in your state directory)",
+    )
+    serve.add_argument(
+        "--link-key",
+        metavar="FILE",
+        help="file with the key that signs links, alike for all replicas (default: one in your state directory)",
+    )
+    serve.add_argument(
+        "--workers", type=int, default=1, metavar="N", help="processes to serve with (default: %(default)s)"
+    )
+    serve.add_argument(
+        "--grace",
+        type=int,
+        default=30,
+        metavar="SECONDS",
+        help="how long running downloads may go on after Ctrl-C or SIGTERM (default: %(default)s)",
+    )
+    serve.add_argument("--access-log", action="store_true", help="write one line per request to stderr")
+    return parser

@@ -1,0 +1,99 @@
+"""What ``streamware serve`` is told: one frozen value, checked before anything listens.
+
+The rule of this file: no default opens more than asked for - loopback only, no network upstreams.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import NamedTuple
+
+from streamware.policy import Policy
+
+__all__ = ["VERSION", "Address", "Settings", "parse_address"]
+
+try:
+    VERSION = version("streamware")
+except PackageNotFoundError:  # run from a source tree that was never installed
+    VERSION = "0+source"
+
+_ADDRESS = re.compile(
+    r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})\Z", re.ASCII
+)
+
+
+class Address(NamedTuple):
+    """Where to listen. ``port`` 0 lets the system pick one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_address(text: str) -> Address:
+    """Read ``HOST:PORT`` or ``[IPv6]:PORT``.
+
+    A host is always needed: that everybody may connect is said with 0.0.0.0 or [::], never by leaving something out.
+
+    :raises ValueError: with a text for the operator.
+    """
+    match = _ADDRESS.match(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080")
+    port = int(match["port"])
+    if port > 65535:
+        raise ValueError(f"{text!r}: a port is at most 65535")
+    return Address(match["six"] or match["host"], port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """One run of the server.
+
+    :param root: the directory to serve; made absolute here.
+    :param allow: URL prefixes that manifests may name, as in ``Policy.allow``; none by default.
+    :param workers: processes that share the listening socket.
+    :param grace_seconds: how long running downloads may go on after the first signal.
+    :param access_log: one line per request on stderr.
+    :param ledger: URL of the database for checksums and links; None for this process's memory.
+    :param link_key: signs links; None for a new one in every worker.
+    :param hidden: paths that are not served, wherever ROOT is.
+    :raises ValueError: with a text for the operator.
+    """
+
+    root: str = "."
+    address: Address = Address("127.0.0.1", 8080)
+    allow: tuple[str, ...] = ()
+    workers: int = 1
+    grace_seconds: int = 30
+    access_log: bool = False
+    ledger: str | None = field(default=None, repr=False)
+    link_key: bytes | None = field(default=None, repr=False)
+    hidden: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not os.path.isdir(self.root):
+            what = "is not a directory" if os.path.exists(self.root) else "does not exist"
+            raise ValueError(f"ROOT {self.root!r} {what}")
+        if not os.access(self.root, os.R_OK | os.X_OK):
+            raise ValueError(f"ROOT {self.root!r} may not be read by this user")
+        object.__setattr__(self, "root", os.path.realpath(self.root))
+        if self.workers < 1:
+            raise ValueError("--workers must be at least 1")
+        if self.workers > 1 and not hasattr(os, "fork"):
+            raise ValueError("--workers above 1 needs a POSIX system")
+        if self.grace_seconds < 0:
+            raise ValueError("--grace must not be negative")
+        self.policy()
+
+    def policy(self) -> Policy:
+        """The limits and permissions that follow from these settings."""
+        try:
+            return Policy(allow=self.allow, link_key=self.link_key)
+        except ValueError as error:
+            raise ValueError(str(error).replace("Policy.allow", "--allow")) from error
