@@ -47,6 +47,12 @@ class Policy:
 
     # URL prefixes that manifests may name; compared by parsed scheme, host, port and path. None by default.
     allow: Sequence[str] = ()
+    # Networks ("10.0.0.0/8", "fd00::/8") where the names of allowed prefixes may lead besides public addresses. A
+    # prefix that itself names a private host or address needs no entry here.
+    allow_networks: Sequence[str] = ()
+    # Bundles without an exact length are refused where the host or client could not tell a broken one from a whole one
+    # (docs/hosts.md); True takes that risk.
+    allow_unframed: bool = False
     # Client headers that ``X-Archive-Pass-Headers`` may never pass on, whatever a list says.
     never_pass: Sequence[str] = (
         "host",
@@ -61,12 +67,29 @@ class Policy:
     max_manifest_bytes: int = 16 * 1024 * 1024
     max_members: int = 100_000
     max_name_bytes: int = 1024
+    max_path_depth: int = 64  # names of folders in one member's name, and its own
+    max_subrequest_depth: int = 3  # bundles inside of bundles, by sub-requests
+    max_bundle_bytes: int | None = None  # of members' content, as declared and as counted; None: no limit
+    max_bundle_seconds: float | None = None  # from the first byte to the last; None: no limit
+    max_bundles: int = 1000  # being sent at once; more are answered with 503
+    max_bundles_per_client: int | None = None  # the same of one client, answered with 429; None: no limit
+    # The header in which a trusted server in front names the client; None: who is connected is the client.
+    client_header: str | None = None
+    overload_retry_seconds: int = 5  # what Retry-After says
     max_ranges: int = 16  # in one request; more are answered with the whole, as RFC 9110 section 14.2 permits
     max_redirects_manifest: int = 0
     max_redirects_code: int = 5
 
     connect_timeout_seconds: float = 5.0
     read_timeout_seconds: float = 30.0  # longest silence of an upstream
+    # An upstream that gives less than this many bytes a second, over that many seconds of waiting for it, has stalled.
+    min_rate_bytes: int = 1024
+    min_rate_seconds: float = 30.0
+    max_tries: int = 5  # of one member: its first opening, and every one after that
+    retry_pause_seconds: float = 0.2  # before the first new try; doubled each time, jittered, never above the next
+    max_retry_pause_seconds: float = 5.0
+    heal_seconds: float = 60.0  # from where a member broke off until its next byte
+    member_seconds: float = 24 * 3600.0  # from a member's opening to its end
 
     inline_bytes: int = 64 * 1024  # members up to this are read whole, so that they need no data descriptor
     chunk_bytes: int = 256 * 1024  # one read; measured best for files and sockets
@@ -75,6 +98,10 @@ class Policy:
     held_members: int = 8  # up to this many members are asked by the very GETs that then deliver them
     held_seconds: float = 20.0  # such an answer waits for its turn no longer; nginx gives one up after 60 s
     pool_connections: int = 32  # kept open per upstream host
+    opens_per_host: int = 64  # answers being read from one upstream host at a time, by all bundles together
+    ahead_members: int = 16  # opened while an earlier one streams
+    ahead_bytes: int = 8 * 1024 * 1024  # of them all that one bundle holds in memory
+    ahead_threads: int = 64  # threads that open members ahead, of all bundles together
     ledger_versions: int = 100_000  # member versions whose checksums this process remembers
     ledger_seconds: float = 30 * 24 * 3600.0  # and how long anyone remembers one
     pump_threads: int = 64  # threads that move bytes for ASGI hosts
@@ -100,7 +127,9 @@ class Policy:
         for name in self.__dataclass_fields__:
             value = getattr(self, name, None)
             least = 0 if "redirects" in name or name == "held_members" else 1e-3
-            if isinstance(value, int | float) and not value >= least:  # so put, it refuses NaN
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                continue
+            if not value >= least:  # so put, it refuses NaN
                 raise ValueError(f"Policy.{name} must be positive, not {value!r}")
 
     def admit(self, bundle: Bundle) -> None:

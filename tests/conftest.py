@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -76,3 +77,32 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         config.hook.pytest_deselected(items=long)
         items[:] = [item for item in items if not item.get_closest_marker("soak")]
+
+
+# --- the fault list ----------------------------------------------------------------------------------------------
+
+_cases: defaultdict[int, list[str]] = defaultdict(list)  # number of a fault -> outcomes of its tests
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    if report.when == "call" or report.outcome != "passed":
+        for name, number in report.user_properties:
+            if name == "case":
+                _cases[int(number)].append(report.outcome)
+
+
+@pytest.fixture(autouse=True)
+def _case(request: pytest.FixtureRequest, record_property: Callable[[str, object], None]) -> None:
+    """Note which faults of the list (docs/faults.md) a test stands for: ``@pytest.mark.case(15, 17)``."""
+    for marker in request.node.iter_markers("case"):
+        for number in marker.args:
+            record_property("case", number)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if not _cases:
+        return
+    terminalreporter.section("faults by number")
+    for number, outcomes in sorted(_cases.items()):
+        told = ", ".join(f"{outcomes.count(o)} {o}" for o in ("passed", "failed", "skipped") if o in outcomes)
+        terminalreporter.write_line(f"{number:3}  {told}")
