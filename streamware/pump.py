@@ -7,7 +7,7 @@ have to be waited for, what is there goes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 from streamware.errors import BodyClosed, MemberError, SizeMismatch, SourceError, StreamwareError
@@ -40,6 +40,7 @@ class Body:
     :param version_of: gives the ledger's key of a member by its index; None for one that nothing pins.
     :param failures: with a list, members that cannot be opened are left out and their errors appended (only in plans of
         unknown length: elsewhere it would break the promise of length).
+    :param places: the caller's number of each member, which errors carry as ``index``; None: they are the same.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Body:
         ledger: Ledger,
         version_of: Callable[[int], bytes | None],
         failures: list[MemberError] | None = None,
+        places: Sequence[int] | None = None,
         witness: Witness | None = None,
     ) -> None:
         pieces = tuple(pieces)
@@ -62,7 +64,7 @@ class Body:
         self._piece_bytes = policy.chunk_bytes
         self._witness = witness
         self._ledger = ledger
-        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures)
+        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, places)
         self._parts = self._walk.parts(pieces)
         self._gathered: list[bytes] = []
         self._error: StreamwareError | None = None

@@ -10,7 +10,7 @@ The generators here give pieces of bytes, and None where the next step may have 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
 from streamware.errors import (
@@ -42,6 +42,7 @@ class Walk:
     :param source_of: gives the source of a member by its index; asked when the member is opened.
     :param version_of: gives the ledger's key of a member, None for one that nothing pins.
     :param failures: with a list, members that cannot be opened are left out and their errors appended.
+    :param places: the caller's number of each member, for errors; None: they are the same.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Walk:
         ledger: Ledger,
         policy: Policy,
         failures: list[MemberError] | None,
+        places: Sequence[int] | None = None,
     ) -> None:
         self._plan = plan
         self._entries = entries
@@ -61,6 +63,7 @@ class Walk:
         self._ledger = ledger
         self._recall = Recall(ledger, entries, version_of)
         self._policy = policy
+        self._places = places
         self._failures = failures if plan.length is None else None
         self._known = plan.known()
         self._chunks: Chunks | None = None
@@ -165,7 +168,8 @@ class Walk:
 
     def _name(self, error: StreamwareError, member: int) -> None:
         if error.member is None:
-            error.member, error.index = self._entries[member].name.decode(), member
+            error.member = self._entries[member].name.decode()
+            error.index = member if self._places is None else self._places[member]
 
     def _record(self, segment: Segment) -> Generator[None, None, bytes]:
         """The bytes of a record; a checksum it quotes that is not known is found out by reading."""
