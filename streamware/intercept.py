@@ -58,7 +58,7 @@ class Asked(NamedTuple):
     """A request at the bundles' own path or below it.
 
     ``mount`` is where the app is mounted, encoded as in a URL; ``path`` follows it, decoded. ``query`` is raw.
-    ``read()`` gives the body of a POST; it may block, and raise StreamwareError.
+    ``read()`` gives the body of a POST; it may block, and raise StreamwareError. ``conditions`` are the request's.
     """
 
     method: str
@@ -67,6 +67,7 @@ class Asked(NamedTuple):
     query: bytes
     headers: Sequence[tuple[str, str]]
     read: Callable[[], bytes]
+    conditions: Conditions
 
     @property
     def content_type(self) -> str | None:
@@ -158,10 +159,10 @@ class Interception:
 
     def _bundle(self, asked: Asked, open_path: Subrequest) -> Reply:
         policy = self.archiver.policy
-        conditions = Conditions.of(asked.method, asked.headers)
+        conditions = asked.conditions
         if asked.method == "POST":
             bundle = parse(asked.read(), asked.content_type, policy)
-            conditions = Conditions()  # ranges and 304 are for GET (RFC 9110 sections 13.1.2 and 14.2)
+            conditions = conditions.unconditional()  # ranges and 304 are for GET (RFC 9110 sections 13.1.2 and 14.2)
         elif asked.method in ("GET", "HEAD"):
             bundle = from_form(form_fields(asked.query, policy), policy)
         else:
@@ -180,8 +181,7 @@ class Interception:
         if asked.method not in ("GET", "HEAD"):
             return self._refused(asked.method, "What a link leads to", "GET, HEAD")
         link = self.archiver.links.open(asked.path[len(self._links) + 1 :], self._stand_ins)
-        conditions = Conditions.of(asked.method, asked.headers)
-        return self.archiver.respond(link.bundle, conditions, subrequest=open_path, link=link)
+        return self.archiver.respond(link.bundle, asked.conditions, subrequest=open_path, link=link)
 
     def _refused(self, method: str, what: str, allowed: str) -> Reply:
         error = RequestError(f"{what} is asked for with {' or '.join(allowed.rsplit(', ', 1))}, not {method[:16]}.")
@@ -239,7 +239,7 @@ class Interception:
             return self.unusable(error)
         reply = self.archiver.respond(
             bundle,
-            conditions if conditions.method in ("GET", "HEAD") else Conditions(),
+            conditions if conditions.method in ("GET", "HEAD") else conditions.unconditional(),
             subrequest=open_path,
             headers=[(name, value) for name, value in head.headers if not _of_the_list(name.lower())],
             base_etag=fields.get("etag"),
