@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from streamware.errors import BodyClosed, MemberError, SizeMismatch, SourceError, StreamwareError
+from streamware.errors import BodyClosed, MemberError, SizeMismatch, StreamwareError
 from streamware.ledger import Ledger
 from streamware.model import Source
 from streamware.plan import Plan, Table, Window
 from streamware.policy import Policy
-from streamware.walk import Walk
+from streamware.walk import Foreign, Walk, own
 
 __all__ = ["Body", "Witness"]
 
@@ -97,7 +97,11 @@ class Body:
         except StopIteration:
             return
         except StreamwareError as error:
-            raise self._failed(error) from error.__cause__
+            failure, cause = self._failed(error), error.__cause__
+            if isinstance(error, Foreign) and cause is not None and not isinstance(cause, OSError):
+                # A mistake in the caller's code, and no head yet that would forbid to say so.
+                raise cause from cause.__cause__
+            raise failure from cause
         except BaseException as error:
             self._end(error)
             raise
@@ -164,7 +168,7 @@ class Body:
             pass
         except Exception as error:
             # What was joined holds the failing member's header: it goes out first, the error comes at the next call.
-            failure = self._noted(_own(error))
+            failure = self._noted(own(error))
             if not joined:
                 raise self._failed(failure) from failure.__cause__
         except BaseException as error:
@@ -198,12 +202,3 @@ class Body:
             self._ledger.flush()
             if self._witness is not None:
                 self._witness.ended(self, error)
-
-
-def _own(error: Exception) -> StreamwareError:
-    """Any error as one of ours: a bare OSError would be taken by hosts for the client's own leaving."""
-    if isinstance(error, StreamwareError):
-        return error
-    own = SourceError(f"a member failed: {error!r}")
-    own.__cause__ = error
-    return own

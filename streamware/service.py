@@ -278,7 +278,7 @@ class _Download:
         _log.warning(
             "request %(request)s: bundle %(bundle)r aborted after %(bytes_sent)d bytes in member %(member_index)s "
             "%(member)r: %(cause)s: %(cause_text)s (upstream: %(upstream)s; X-Request-Id: %(request_id)s)",
-            fields,
+            {name: "-" if value is None else value for name, value in fields.items()},
             extra=fields,
         )
 

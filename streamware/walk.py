@@ -19,6 +19,7 @@ from streamware.errors import (
     MemberError,
     MemberTooLarge,
     SizeMismatch,
+    SourceError,
     StreamwareError,
 )
 from streamware.formats.framing import content_span, frames, open_frames
@@ -28,7 +29,7 @@ from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Pla
 from streamware.policy import Policy
 from streamware.recall import Recall
 
-__all__ = ["Walk"]
+__all__ = ["Foreign", "Walk", "own"]
 
 _LIMIT_32 = 0xFFFFFFFF
 _LEAD = 512  # bytes of a compressed archive that leave at once: a first header, so that a download is seen to begin
@@ -138,13 +139,15 @@ class Walk:
             try:
                 yield from self._open_content(member, segments, position, window)
                 self.members += 1
-            except MemberError as error:
+            except Exception as error:
+                failed = own(error)
+                if not isinstance(failed, MemberError):
+                    raise
                 if self._failures is not None:
-                    self._name(error, member)
-                    self._failures.append(error)
+                    self._name(failed, member)
+                    self._failures.append(failed)
                     self._known.skipped.add(member)
                     return
-                failed = error
                 # Only the header of a small member quotes it before the content: it will never be known, and nothing
                 # is to follow that header.
                 self._known.learn_crc32(member, 0)
@@ -160,9 +163,10 @@ class Walk:
                     raise failed
                 else:
                     yield from self._content(segment, member, low, high)
-        except StreamwareError as error:
-            self._name(error, member)
-            raise
+        except Exception as error:
+            failed = own(error)
+            self._name(failed, member)
+            raise failed from failed.__cause__
         finally:
             self.close()
 
@@ -341,12 +345,26 @@ class Walk:
                     yield None
                 elif kept is not None:
                     kept.append(piece)
-        except StreamwareError as error:
-            self._name(error, member)
-            raise
+        except Exception as error:
+            failed = own(error)
+            self._name(failed, member)
+            raise failed from failed.__cause__
         finally:
             self.close()
             self._chunks = before
+
+
+class Foreign(SourceError):
+    """What a source raised that is no error of ours; that is its cause."""
+
+
+def own(error: Exception) -> StreamwareError:
+    """Any error as one of ours: a bare OSError would be taken by hosts for the client's own leaving."""
+    if isinstance(error, StreamwareError):
+        return error
+    failure = Foreign(f"a member failed: {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 def _wants_content(segments: tuple[Segment, ...], position: int, window: Window) -> bool:
