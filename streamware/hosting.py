@@ -88,7 +88,7 @@ def host_of(
     # The second is what CGI and FastCGI by wsgiref show, below any server.
     if software.startswith("WSGIServer/") or _module(request.get("wsgi.file_wrapper")) == "wsgiref.util":
         return _WSGIREF
-    if software.startswith("gunicorn/") and not request.get("wsgi.multithread"):
+    if "gunicorn.socket" in request and not request.get("wsgi.multithread"):
         return _GUNICORN_SYNC
     return _HYPERCORN_WSGI if _module(start_response).startswith("hypercorn.") else None
 

@@ -257,7 +257,9 @@ class Walk:
                 continue
             start, count = count, count + len(piece)
             if count >= _LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
-                raise MemberTooLarge(f"a member of unknown size reached {count} bytes in the archive")
+                raise MemberTooLarge(
+                    f"a member of unknown size, not announced with may_exceed_4gib, came to {count} bytes"
+                )
             if length is not None and count > length:
                 break
             if high is not None and start >= high:
@@ -294,7 +296,9 @@ class Walk:
             sums.feed(piece)
             if wanted is None:
                 if got >= _LIMIT_32 and not entry.may_exceed_4gib:
-                    raise MemberTooLarge(f"a member of unknown size reached {got} bytes")
+                    raise MemberTooLarge(
+                        f"a member of unknown size, not announced with may_exceed_4gib, has {got} bytes"
+                    )
                 yield piece
             elif got < wanted:
                 yield piece

@@ -16,6 +16,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import falcon
+import falcon.asgi
+import falcon.testing
 import pytest
 
 from streamware import Archiver, Bundle, Member, Policy, StreamwareError
@@ -23,6 +26,7 @@ from streamware.errors import (
     MemberChanged,
     MemberError,
     MemberNotFound,
+    MemberTooLarge,
     SizeMismatch,
     SourceError,
     UpstreamError,
@@ -31,6 +35,7 @@ from streamware.errors import (
 )
 from streamware.model import Chunks
 from streamware.pump import Body
+from streamware.resources import AsyncBundleResource, AsyncProxyResource, BundleResource, ProxyResource
 from tests.faults.failing_apps import TEXT
 from tests.faults.upstreams import Peer, Request, ScriptedUpstream, answer, free_port
 from tests.hosts.servers import Server, gunicorn, hypercorn, until, uvicorn, waitress, wsgiref_server
@@ -214,10 +219,15 @@ def upstream() -> Iterator[ScriptedUpstream]:
         peer.send(answer(bytes(300_000), 'ETag: "1"', length=SIZE))
         peer.reset()
 
+    def chunked(request: Request, peer: Peer) -> None:
+        body = b"" if request.method == "HEAD" else b"5\r\nhello\r\n0\r\n\r\n"
+        peer.send(answer(b"", "Transfer-Encoding: chunked", length=None) + body)
+
     scripts = {
         "/good": lambda request, peer: peer.send(answer(bytes(SIZE), 'ETag: "1"')),
         "/small": lambda request, peer: peer.send(answer(bytes(SIZE - 1), 'ETag: "1"')),
         "/garbage": lambda request, peer: peer.send(b"SSH-2.0-OpenSSH\r\n\r\n"),
+        "/chunked": chunked,
         "/error": lambda request, peer: peer.send(answer(b"", status="500 Internal Server Error")),
         "/cut": cut,
         "/reset": reset,
@@ -280,6 +290,99 @@ def test_a_foreign_error_at_the_first_opening_is_a_problem_too(
     reply = Archiver().respond(bundle)
     document = json.loads(b"".join(reply.body))
     assert (reply.status, document["members"]) == (500, [{"index": 0, "name": "bad.bin", "reason": "source-failed"}])
+
+
+@pytest.mark.case(25)
+def test_a_member_of_unknown_size_stops_at_4_gib_and_says_what_would_help() -> None:
+    bundle = Bundle("b.zip")
+    bundle.add_stream("bad.bin", lambda: iter([bytes(1 << 26)] * 65))
+    body = Archiver().open(bundle)
+    sent, tail = [0], [b""]
+
+    def take() -> None:
+        for piece in body:
+            sent[0] += len(piece)
+            tail[0] = piece
+
+    with pytest.raises(MemberTooLarge, match="may_exceed_4gib") as caught:
+        take()
+    body.close()
+    assert (caught.value.member, caught.value.index) == ("bad.bin", 0)
+    assert (1 << 32) - (1 << 27) < sent[0] < (1 << 32)
+    assert b"PK" not in tail[0]
+
+
+@pytest.mark.case(23)
+@pytest.mark.parametrize("on_error", ["skip", "report"])
+def test_only_what_has_sent_nothing_and_was_promised_to_nobody_is_left_out(on_error: Any) -> None:
+    bundle = Bundle("b.zip", on_error=on_error)
+    bundle.add_data("first.txt", b"1")
+    bundle.add_stream("unmeasured.txt", lambda: iter([b"2"]))  # so that no length is promised
+    bundle.add_stream("never-began.bin", _factory_that_fails, size=SIZE)
+    bundle.add_data("last.txt", b"3")
+    body = Archiver().open(bundle)
+    assert body.length is None
+    whole = b"".join(body)
+    body.close()
+    assert names(whole) == ["first.txt", "unmeasured.txt", "last.txt", *["_errors.txt"] * (on_error == "report")]
+    bundle.add_stream("began.bin", _begins, size=SIZE)
+    body = Archiver().open(bundle)
+    got, caught = broken(body, None)
+    assert (caught.member, caught.index) == ("began.bin", 4)
+    assert b"began.bin" in got
+    assert b"PK\1\2" not in got
+
+
+def _begins() -> Iterator[bytes]:
+    yield bytes(SIZE // 2)
+    raise ConnectionResetError("too late to be left out")
+
+
+# --- Falcon ------------------------------------------------------------------------------------------------------
+
+
+class _Bundle(BundleResource):
+    def make_bundle(self, req: falcon.Request, **params: Any) -> Bundle:
+        return _unmeasured()
+
+
+class _AsyncBundle(AsyncBundleResource):
+    async def make_bundle(self, req: falcon.asgi.Request, **params: Any) -> Bundle:
+        return _unmeasured()
+
+
+class _Proxy(ProxyResource):
+    def make_url(self, req: falcon.Request, **params: Any) -> str:
+        return str(req.get_param("url"))
+
+
+class _AsyncProxy(AsyncProxyResource):
+    async def make_url(self, req: falcon.asgi.Request, **params: Any) -> str:
+        return str(req.get_param("url"))
+
+
+def _unmeasured() -> Bundle:
+    bundle = Bundle("b.zip")
+    bundle.add_stream("unmeasured.txt", lambda: iter([b"2"]))
+    return bundle
+
+
+@pytest.mark.case(31)
+@pytest.mark.parametrize("flavour", ["wsgi", "asgi"])
+def test_falcon_resources_refuse_the_same(flavour: str, upstream: ScriptedUpstream) -> None:
+    archiver = Archiver()
+    app: Any = falcon.App() if flavour == "wsgi" else falcon.asgi.App()
+    app.add_route("/bundle", (_Bundle if flavour == "wsgi" else _AsyncBundle)(archiver))
+    app.add_route("/proxy", (_Proxy if flavour == "wsgi" else _AsyncProxy)(archiver))
+    client = falcon.testing.TestClient(app)
+    for path, url in (("/bundle", ""), ("/proxy", upstream.url("/chunked"))):
+        for method in ("GET", "HEAD"):
+            for version, status in (("1.1", 200), ("1.0", 505)):
+                answered = client.simulate_request(method, path, params={"url": url}, http_version=version)
+                assert answered.status_code == status, (path, method, version)
+    sized = client.simulate_get("/proxy", params={"url": upstream.url("/good")}, http_version="1.0")
+    assert (sized.status_code, len(sized.content)) == (200, SIZE)
+    archiver.close()
 
 
 # --- real servers ------------------------------------------------------------------------------------------------

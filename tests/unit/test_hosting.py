@@ -38,8 +38,9 @@ def scope(**own: Any) -> dict[str, Any]:
 
 
 WSGI = {
-    "gunicorn gthread": environ(SERVER_SOFTWARE="gunicorn/27.0.1"),
-    "gunicorn sync": environ(SERVER_SOFTWARE="gunicorn/27.0.1", wsgi__multithread=False),
+    "gunicorn gthread": environ(SERVER_SOFTWARE="gunicorn/27.0.1", gunicorn__socket=None),
+    "gunicorn sync": environ(SERVER_SOFTWARE="gunicorn/27.0.1", gunicorn__socket=None, wsgi__multithread=False),
+    "no host, Falcon's test client": environ(SERVER_SOFTWARE="gunicorn/0.17.0", wsgi__multithread=False),
     "waitress": environ(SERVER_SOFTWARE="waitress", SERVER_NAME="waitress.invalid"),
     "cheroot": environ(SERVER_SOFTWARE="Cheroot/11.1.2 Server", SERVER_NAME="Cheroot/11.1.2"),
     "uwsgi": environ(uwsgi__version=b"2.0.31", uwsgi__node=b"vm", wsgi__multithread=False),
