@@ -156,6 +156,7 @@ class MiddlewareCases:
         finally:
             connection.close()
 
+    @pytest.mark.case(44)
     def test_other_methods_are_refused(self, server: Server) -> None:
         response = server.request("DELETE", "/bundle?path=/a.txt")
         assert (response.status, response.header("allow")) == (405, "GET, HEAD, POST")
