@@ -19,6 +19,7 @@ __all__ = [
     "InvalidName",
     "InvalidTarget",
     "LedgerError",
+    "LengthUnknown",
     "LimitExceeded",
     "LinkExpired",
     "LinkUnknown",
@@ -121,6 +122,21 @@ class SizeUnknown(RequestError):
 
     kind = "size-unknown"
     title = "This archive format needs the size of every member, and one is not known; ask for a ZIP instead."
+
+
+class LengthUnknown(RequestError):
+    """A body without Content-Length, where a broken one would look whole to the client; ``detail`` says why it would.
+
+    Its status is 505 where that is because of HTTP/1.0 (RFC 9110 section 15.6.6).
+    """
+
+    status = 500
+    kind = "length-unknown"
+    title = (
+        "This download has no length beforehand, and without one nobody here could tell if it broke off; ask with "
+        "HTTP/1.1, or for a stored ZIP or a TAR of members whose sizes are known or declared."
+    )
+    detail_is_public = False
 
 
 class NotAllowed(RequestError):

@@ -101,6 +101,7 @@ def test_a_failure_of_the_first_member_comes_before_any_byte() -> None:
     assert b"gone.bin" in b"".join(reply.body)
 
 
+@pytest.mark.case(20)
 @pytest.mark.parametrize("size", [100, 65_536, 300_000])
 def test_a_wrong_checksum_stops_inside_the_member(size: int) -> None:
     bundle = Bundle("b.zip")
