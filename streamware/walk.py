@@ -18,6 +18,7 @@ from streamware.errors import (
     ChecksumMismatch,
     MemberError,
     MemberTooLarge,
+    NotAllowed,
     SizeMismatch,
     StreamwareError,
 )
@@ -135,8 +136,8 @@ class Walk:
             try:
                 yield from self._open_content(member, segments, position, window)
                 self.members += 1
-            except MemberError as error:
-                if self._failures is not None:
+            except (MemberError, NotAllowed) as error:
+                if self._failures is not None and isinstance(error, MemberError):
                     self._name(error, member)
                     self._failures.append(error)
                     self._known.skipped.add(member)
