@@ -237,6 +237,8 @@ class Upstream:
         origin = url
         for hop in range(hops + 1):
             try:
+                if hop and _origin(url) != _origin(origin):
+                    headers = elsewhere
                 if admit:
                     self._policy.admit_url(url)
                 exchange = self._exchange(method, url, headers, self._guarded if admit else self._trusted)
@@ -250,8 +252,6 @@ class Upstream:
                 return exchange
             exchange.discard()
             url = next_hop(url, location)
-            if _origin(url) != _origin(origin):
-                headers = elsewhere
         raise UpstreamStatus(f"{head.url}: more than {hops} redirects", upstream_status=head.status)
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], pools: urllib3.PoolManager) -> _Exchange:

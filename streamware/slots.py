@@ -6,11 +6,14 @@ The rule of this file: every wait has an end, and a slot comes back whatever bec
 from __future__ import annotations
 
 import threading
-from collections.abc import Hashable
+import time
+from collections.abc import Callable, Hashable
 from queue import Empty, SimpleQueue
 from weakref import WeakValueDictionary
 
 __all__ = ["Slot", "Slots"]
+
+_LOOK_SECONDS = 0.1  # a wait that is no longer wanted ends within this time
 
 
 class Slots:
@@ -22,17 +25,25 @@ class Slots:
         # An origin is known for as long as a slot of it is held or waited for, so there is never a list to be tidied.
         self._origins: WeakValueDictionary[Hashable, _Free] = WeakValueDictionary()
 
-    def take(self, origin: Hashable, seconds: float) -> Slot | None:
-        """A slot, waited for at most ``seconds``; None: there was none. Whoever took it frees it."""
+    def take(self, origin: Hashable, seconds: float, given_up: Callable[[], bool] = lambda: False) -> Slot | None:
+        """A slot, waited for at most ``seconds`` and while nobody has given up; None: there was none.
+
+        Whoever took it frees it.
+        """
         with self._lock:
             free = self._origins.get(origin)
             if free is None:
                 self._origins[origin] = free = _Free(self._most)
-        try:
-            free.tokens.get(timeout=seconds)
-        except Empty:
-            return None
-        return Slot(free)
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                free.tokens.get(timeout=max(0.0, min(left, _LOOK_SECONDS)))
+            except Empty:
+                if left <= 0 or given_up():
+                    return None
+            else:
+                return Slot(free)
 
     def spare(self, origin: Hashable) -> bool:
         """Whether more than half of an origin's slots are free. Waits for nobody."""
