@@ -41,6 +41,7 @@ __all__ = [
     "StreamwareError",
     "TooManyDownloads",
     "TooSlow",
+    "UpstreamBusy",
     "UpstreamError",
     "UpstreamStatus",
     "UpstreamTimeout",
@@ -272,6 +273,14 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     kind = "upstream-timeout"
     title = "A member's server did not answer in time."
+
+
+class UpstreamBusy(UpstreamTimeout):
+    """As many answers of the upstream are open here as Policy allows, and none ended in time."""
+
+    status = 503
+    kind = "upstream-busy"
+    title = "Too many files are being read from a member's server; try again later."
 
 
 class IntegrityError(MemberError):

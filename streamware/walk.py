@@ -20,6 +20,7 @@ from streamware.errors import (
     LimitExceeded,
     MemberError,
     MemberTooLarge,
+    NotAllowed,
     SizeMismatch,
     SourceError,
     StreamwareError,
@@ -145,9 +146,9 @@ class Walk:
                 self.members += 1
             except Exception as error:
                 failed = own(error)
-                if not isinstance(failed, MemberError):
+                if not isinstance(failed, MemberError | NotAllowed):
                     raise
-                if self._failures is not None:
+                if self._failures is not None and isinstance(failed, MemberError):
                     self._name(failed, member)
                     self._failures.append(failed)
                     self._known.skipped.add(member)

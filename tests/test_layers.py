@@ -23,7 +23,7 @@ FLOORS = {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
             errors model plan reply hosting
-            semantics problems heads inner policy target
+            semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
         """,
@@ -31,7 +31,7 @@ FLOORS = {
         1: """
             checksums coding recall walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy exchange
+            proxy exchange dial slots
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
         """,
         # The service.
@@ -54,6 +54,7 @@ WORDS = {"errors", "model", "plan", "reply"}
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
     "heads": {"semantics"},
+    "policy": {"addresses"},
     "inner": {"heads", "semantics", "target"},
     "manifest_fields": {"policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
@@ -72,7 +73,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
     "sources.upstream": {"exchange"},
-    "proxy": {"exchange", "sources.upstream"},
+    "proxy": {"dial", "exchange", "slots", "sources.upstream"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},
     "resources": {"edge"},
