@@ -8,15 +8,62 @@ from __future__ import annotations
 
 import select
 import ssl
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPResponse
-from socket import SHUT_RD, socket
-from typing import Protocol
+from io import BufferedReader, RawIOBase
+from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RD, socket
+from time import monotonic
+from typing import TYPE_CHECKING, Any, Protocol
 
-from streamware.errors import BodyClosed, SizeMismatch, StreamwareError
+from streamware.errors import BodyClosed, SizeMismatch, StreamwareError, UpstreamTimeout
 from streamware.heads import Head
 
-__all__ = ["Answer", "Exchange", "UpstreamChunks"]
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
+
+__all__ = ["Answer", "Exchange", "Stop", "UpstreamChunks"]
+
+
+class Stop:
+    """Whether somebody has said, from any thread, that nothing more is wanted; ends waits, and what else is blocked."""
+
+    __slots__ = ("_end", "_event", "_lock")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._end: Callable[[], None] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """From any thread, more than once."""
+        with self._lock:
+            self._event.set()
+            if self._end is not None:
+                self._end()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than until it is set; then raise BodyClosed."""
+        if self._event.wait(seconds):
+            raise BodyClosed("ended by abort()")
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Inside, ``end`` is called as soon as it is set; never after. One at a time."""
+        with self._lock:
+            self._end = end
+            if self._event.is_set():
+                end()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
 
 
 class Exchange(Protocol):
@@ -33,6 +80,9 @@ class Exchange(Protocol):
 
     def readable(self) -> bool:
         """Whether ``read`` will return without waiting."""
+
+    def broken(self) -> bool:
+        """Whether ``read`` will find the connection ended, and that before the body's end, as far as can be seen."""
 
     def abort(self) -> None:
         """From any thread: make a blocked ``read`` return or raise at once."""
@@ -51,11 +101,14 @@ class UpstreamChunks:
     """The bytes of one answer as they come: ``Chunks``, and a ``ReplyBody`` too.
 
     :param length: bytes it gives, exactly; None: as many as there are until the answer ends.
-    :param skip: bytes to throw away first.
+    :param skip: bytes to throw away first; ``until`` is the time (``monotonic``) by which that must be done.
     :param failed: called if the body breaks off.
     """
 
-    __slots__ = ("_aborted", "_chunk_bytes", "_closed", "_exchange", "_failed", "_first", "_left", "_skip", "length")
+    __slots__ = (
+        *("_aborted", "_chunk_bytes", "_closed", "_exchange", "_failed", "_first", "_left", "_skip", "_until"),
+        "length",
+    )
 
     def __init__(
         self,
@@ -64,6 +117,7 @@ class UpstreamChunks:
         chunk_bytes: int,
         *,
         skip: int = 0,
+        until: float | None = None,
         failed: Callable[[], None] | None = None,
     ) -> None:
         self.length = length
@@ -71,10 +125,16 @@ class UpstreamChunks:
         self._chunk_bytes = chunk_bytes
         self._left = length
         self._skip = skip
+        self._until = until
         self._failed = failed
         self._first = b""
         self._aborted = False
         self._closed = False
+
+    @property
+    def url(self) -> str:
+        """What the log may show of the URL that answered."""
+        return self._exchange.head.url
 
     def start(self) -> None:
         """Wait for the first bytes and hold them. Raises as ``next()`` does, and is then closed."""
@@ -109,6 +169,12 @@ class UpstreamChunks:
             return True
         return not self._skip and self._exchange.readable()
 
+    def broken(self) -> bool:
+        """Whether the next piece will be an error, as far as that can be seen without waiting."""
+        if self._left == 0 or self._closed or self._aborted or self._first:
+            return False
+        return self._exchange.broken()
+
     def abort(self) -> None:
         """From any thread: a blocked ``next()``, and every later one, raises BodyClosed."""
         self._aborted = True
@@ -127,6 +193,8 @@ class UpstreamChunks:
     def _read(self) -> bytes:
         try:
             while self._skip:
+                if self._until is not None and monotonic() > self._until:
+                    raise UpstreamTimeout(f"{self.url}: no ranges, and what is to be skipped takes too long")
                 self._skip -= len(self._wanted(self._skip))
             piece = self._exchange.read(self._chunk_bytes) if self._left is None else self._wanted(self._left)
             if self._aborted:  # what came out of a connection that was being shut down is not to be trusted
@@ -146,17 +214,73 @@ class UpstreamChunks:
     def _wanted(self, most: int) -> bytes:
         piece = self._exchange.read(min(most, self._chunk_bytes))
         if not piece:
-            raise SizeMismatch(
-                f"{self._exchange.head.url}: the body ended {self._left} bytes short of the promised {self.length}"
-            )
+            raise SizeMismatch(f"{self.url}: the body ended {self._left} bytes short of the promised {self.length}")
         return piece
 
 
-class Answer(HTTPResponse):
-    """http.client's answer, which keeps its socket and takes a look at what came along with the head."""
+class _Paced(RawIOBase):
+    """What comes over a socket, while it comes fast enough.
 
-    def __init__(self, sock: socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
-        super().__init__(sock, debuglevel, method, url)
+    A time limit for each read alone never ends an answer that comes byte by byte. Only the waiting counts, so that a
+    reader who takes his time is not held against the sender.
+
+    :param raw: the file that http.client reads the socket by; it is closed with this one.
+    :param enough: bytes that make up for all waiting before them; :param seconds: how long they may be waited for.
+    """
+
+    def __init__(self, raw: RawIOBase, sock: socket, enough: float, seconds: float) -> None:
+        self._raw = raw
+        self._receive = sock.recv_into
+        self._enough = enough
+        self._seconds = seconds
+        self._came = 0
+        self._waited = 0.0
+
+    def restart(self) -> None:
+        """From here on count anew."""
+        self._came, self._waited = 0, 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._raw.fileno()
+
+    def readinto(self, buffer: WriteableBuffer) -> int | None:
+        if self._waited >= self._seconds:
+            raise TimeoutError(f"{self._came} bytes came in {self._waited:.1f} s of waiting")
+        began = monotonic()
+        try:
+            count = self._receive(buffer)
+        except BlockingIOError:
+            return None
+        self._came += count
+        if self._came >= self._enough:
+            self._came, self._waited = 0, 0.0
+        else:
+            self._waited += monotonic() - began
+        return count
+
+    def close(self) -> None:
+        super().close()
+        self._raw.close()
+
+
+class Answer(HTTPResponse):
+    """http.client's answer, which keeps its socket and takes a look at what came along with the head.
+
+    :param pace: the fewest bytes a second, and over how many seconds of waiting; None: any.
+    """
+
+    def __init__(
+        self, sock: socket, debuglevel: int = 0, method: str | None = None, *, pace: tuple[float, float] | None = None
+    ) -> None:
+        super().__init__(sock, debuglevel, method)
+        self._paced: _Paced | None = None
+        if pace is not None:
+            file: Any = self.fp
+            self._paced = _Paced(file.detach(), sock, pace[0] * pace[1], pace[1])
+            self.fp = BufferedReader(self._paced)
         self.in_hand = False  # the whole body is in the buffer, so that reading it waits for nobody
         self._sock = sock
         self._poll: select.poll | None = None
@@ -165,6 +289,8 @@ class Answer(HTTPResponse):
 
     def begin(self) -> None:
         super().begin()
+        if self._paced is not None:
+            self._paced.restart()  # a server may think for long before it answers
         if self.headers.defects:  # what follows such a line was not read as headers, a Content-Length perhaps
             raise HTTPException("a header line that is none")
         # Bytes that belong to no answer would be taken for the next one: such a connection is not used again.
@@ -196,6 +322,24 @@ class Answer(HTTPResponse):
         if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
             return True
         return self.chunked and bool(self._buffered())
+
+    def cut_off(self) -> bool:
+        """Whether nothing is buffered, and what the connection gives next is its end or an error."""
+        if self.isclosed():
+            return False
+        if self._error is not None:
+            return True
+        if self._ahead or (self.chunked and self._buffered()):
+            return False
+        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
+            return False
+        try:
+            # The plain socket's method, for TLS too: it is only asked for the end of it all.
+            return not socket.recv(self._sock, 1, MSG_PEEK | MSG_DONTWAIT)
+        except (BlockingIOError, TimeoutError):
+            return False
+        except OSError:
+            return True
 
     def at_end(self) -> bool | None:
         """Whether the body ends here; None: that cannot be told without waiting."""

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import logging
 import ssl
+import threading
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from http.client import HTTPException
 from io import DEFAULT_BUFFER_SIZE
-from socket import socket
+from socket import SHUT_RDWR, socket
 from types import TracebackType
 from typing import Any
 
@@ -35,7 +37,7 @@ from streamware.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from streamware.exchange import Answer, UpstreamChunks
+from streamware.exchange import Answer, Stop, UpstreamChunks
 from streamware.heads import Head, framed_length, given_headers, harmless, next_hop, own_headers, passed_back, where
 from streamware.model import Observer, Url
 from streamware.policy import Policy
@@ -51,6 +53,7 @@ _HOSTS = 64  # pools kept; the one unused for longest is given up
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NO_RETRIES = Retry(False, redirect=False)  # what is repeated is decided here
 _OUTSIDE = (HTTPError, HTTPException, OSError)
+_asking = threading.local()  # ``stop``: what ends the request this thread is about to make, or None
 _BASE = {"Accept-Encoding": "identity", "User-Agent": "streamware"}
 
 
@@ -73,19 +76,31 @@ class Upstream:
             retries=_NO_RETRIES,
             timeout=Timeout(connect=policy.connect_timeout_seconds, read=policy.read_timeout_seconds),
         )
-        self._manager.pool_classes_by_scheme = _pool_classes(policy.connect_timeout_seconds, self.retried)
+        pace = policy.min_rate_bytes, policy.min_rate_seconds
+        self._manager.pool_classes_by_scheme = _pool_classes(policy.connect_timeout_seconds, pace, self.retried)
 
-    def source(self, content: Url, *, size: int | None = None, etag: str | None = None) -> UpstreamSource:
+    def source(
+        self,
+        content: Url,
+        *,
+        size: int | None = None,
+        etag: str | None = None,
+        digest: bytes | None = None,
+        proved: bool = False,
+    ) -> UpstreamSource:
         """A source for a member. Asks nobody yet.
 
         :param size: bytes the content must have; None: find out. :param etag: the entity-tag it must carry, or None.
+        :param digest: the SHA-256 it must have, which whoever reads it whole checks; None: not known.
+        :param proved: whoever reads it whole checks a declared size and checksum.
         :raises InvalidTarget: a URL or one of the member's own headers cannot be sent.
         :raises InvalidManifest: ``etag`` is no entity-tag.
         """
         if etag is not None and not is_entity_tag(etag):
             raise InvalidManifest("An etag must be an entity-tag, with its quotes.")
         for url in (content.url, *content.mirrors):
-            _parse(url)
+            if isinstance(url, str):
+                _parse(url)
         own = _with_base(own_headers(content.headers)) if content.headers else _BASE
         return UpstreamSource(
             self,
@@ -93,8 +108,9 @@ class Upstream:
             own,
             size=size,
             etag=etag,
-            chunk_bytes=self._policy.chunk_bytes,
-            held_seconds=self._policy.held_seconds,
+            digest=digest,
+            proved=proved,
+            policy=self._policy,
         )
 
     def forward(self, url: str, *, method: str = "GET", headers: Iterable[tuple[str, str]] = ()) -> Reply:
@@ -159,8 +175,19 @@ class Upstream:
 
     # --- what sources need: see sources.upstream.Client ---
 
-    def ask(self, method: str, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str]) -> _Exchange:
-        """Ask one URL of a member. ``own`` headers stay with the origin they were given for, ``extra`` go anywhere."""
+    def ask(
+        self,
+        method: str,
+        url: str,
+        content: Url,
+        own: Mapping[str, str],
+        extra: Mapping[str, str],
+        stop: Stop | None = None,
+    ) -> _Exchange:
+        """Ask one URL of a member. ``own`` headers stay with the origin they were given for, ``extra`` go anywhere.
+
+        ``stop`` ends the wait for the answer at once; a connection that is being made is given up only after its time.
+        """
         return self._follow(
             method,
             url,
@@ -168,6 +195,7 @@ class Upstream:
             elsewhere={**_BASE, **extra},
             hops=self._policy.redirects(content),
             admit=not content.trusted,
+            stop=stop,
         )
 
     def opened(self) -> None:
@@ -193,6 +221,7 @@ class Upstream:
         elsewhere: Mapping[str, str],
         hops: int,
         admit: bool,
+        stop: Stop | None = None,
     ) -> _Exchange:
         """Ask, and follow at most ``hops`` redirects; ``elsewhere`` are the headers once the origin has changed."""
         origin = url
@@ -200,7 +229,7 @@ class Upstream:
             try:
                 if admit:
                     self._policy.admit_url(url)
-                exchange = self._exchange(method, url, headers)
+                exchange = self._exchange(method, url, headers, stop)
             except InvalidTarget as error:
                 if hop == 0:
                     raise
@@ -215,23 +244,27 @@ class Upstream:
                 headers = elsewhere
         raise UpstreamStatus(f"{head.url}: more than {hops} redirects", upstream_status=head.status)
 
-    def _exchange(self, method: str, url: str, headers: Mapping[str, str]) -> _Exchange:
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], stop: Stop | None) -> _Exchange:
         scheme, host, port, target = _parse(url)
         gate = _Gate(where(url))
         with gate:
             pool = self._manager.connection_from_host(
                 host, port, scheme, pool_kwargs={"ssl_context": self._tls} if scheme == "https" else None
             )
-            response = pool.urlopen(
-                method,
-                target,
-                headers=headers,
-                retries=_NO_RETRIES,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-            )
+            _asking.stop = stop
+            try:
+                response = pool.urlopen(
+                    method,
+                    target,
+                    headers=headers,
+                    retries=_NO_RETRIES,
+                    redirect=False,
+                    assert_same_host=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+            finally:
+                _asking.stop = None
         return _Exchange(response, gate)
 
     @cached_property
@@ -285,7 +318,9 @@ class _Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, _OUTSIDE):
-            raise _translated(error)(f"{self.where}: {error}") from error
+            own = _translated(error)(f"{self.where}: {error}")
+            own.passing = not isinstance(error, SSLError | ssl.SSLError)  # a certificate will be no better soon
+            raise own from error
 
 
 def _translated(error: Exception) -> type[UpstreamError]:
@@ -305,6 +340,7 @@ class _Exchange:
         connection = response.connection
         assert isinstance(connection, _Connection)
         answer = connection.answer
+        assert answer is not None
         self.head = Head(gate.where, response.status, answer.version, answer.chunked, response.headers)
         self._response = response
         self._answer = answer
@@ -321,6 +357,10 @@ class _Exchange:
     def readable(self) -> bool:
         with self._gate:
             return self._answer.at_hand()
+
+    def broken(self) -> bool:
+        with self._gate:
+            return self._answer.cut_off()
 
     def abort(self) -> None:
         if self._response.connection is not None:  # else it is back in the pool, and may be a neighbour's by now
@@ -361,7 +401,8 @@ class _Connection(HTTPConnection):
     """
 
     connect_seconds = 0.0
-    answer: Answer
+    pace: tuple[float, float] | None = None
+    answer: Answer | None = None
     _used: tuple[str, str, Any, dict[str, Any]] | None = None
 
     @staticmethod
@@ -371,7 +412,7 @@ class _Connection(HTTPConnection):
     def response_class(  # type: ignore[override]  # http.client calls what is a class there
         self, sock: socket, debuglevel: int = 0, method: str | None = None
     ) -> Answer:
-        self.answer = Answer(sock, debuglevel, method)
+        self.answer = Answer(sock, debuglevel, method, pace=self.pace)
         return self.answer
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
@@ -379,10 +420,28 @@ class _Connection(HTTPConnection):
         super().request(method, url, body, headers, **options)
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        stop: Stop | None = _asking.stop
+        try:
+            if stop is None:
+                return self._awaited(lambda: False)
+            with stop.ending(self._shut_down):
+                return self._awaited(lambda: stop.is_set)
+        except BaseException:
+            if self.answer is not None:  # it holds the socket, for as long as somebody holds the error
+                self.answer.close()
+            raise
+
+    def _shut_down(self) -> None:
+        sock = self.sock
+        if sock is not None:
+            with suppress(OSError):  # closed already
+                socket.shutdown(sock, SHUT_RDWR)  # the plain socket's method, for TLS too
+
+    def _awaited(self, stopped: Callable[[], bool]) -> urllib3.HTTPResponse:
         try:
             return super().getresponse()
         except ConnectionError:  # http.client's RemoteDisconnected is one; a failed send too is met only here
-            if self._used is None:
+            if self._used is None or stopped():
                 raise
         (method, url, headers, options), self._used = self._used, None
         self.retried()
@@ -397,9 +456,11 @@ class _TlsConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
 
-def _pool_classes(connect_seconds: float, retried: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
+def _pool_classes(
+    connect_seconds: float, pace: tuple[float, float], retried: Callable[[], None]
+) -> dict[str, type[HTTPConnectionPool]]:
     """Pools whose connections are ours, for one PoolManager; other users of urllib3 in this process keep theirs."""
-    own = {"connect_seconds": connect_seconds, "retried": staticmethod(retried)}
+    own = {"connect_seconds": connect_seconds, "pace": pace, "retried": staticmethod(retried)}
     plain, tls = type("_Plain", (_Connection,), own), type("_Tls", (_TlsConnection,), own)
     return {
         "http": type("_PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),

@@ -22,7 +22,7 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors model plan reply
+            errors model plan reply digests
             semantics problems heads inner policy target
             manifest manifest_fields manifest_json assemble
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
@@ -33,6 +33,7 @@ FLOORS = {
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
+            sources.healing sources.proof
         """,
         # The service.
         2: "service job links",
@@ -52,9 +53,10 @@ WORDS = {"errors", "model", "plan", "reply"}
 
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
-    "heads": {"semantics"},
+    "model": {"digests"},
+    "heads": {"digests", "semantics"},
     "inner": {"heads", "semantics", "target"},
-    "manifest_fields": {"policy", "semantics", "target"},
+    "manifest_fields": {"digests", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
     "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip": {"formats.framing", "formats.zip_records"},
@@ -69,7 +71,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "ledger_writer": {"ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
-    "sources.upstream": {"exchange"},
+    "sources.healing": {"exchange"},
+    "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
+    "sources.subrequest": {"sources.proof"},
     "proxy": {"exchange", "sources.upstream"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},

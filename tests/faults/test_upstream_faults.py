@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import resource
 import socket
@@ -29,32 +28,10 @@ from streamware.model import Chunks, Url
 from streamware.policy import Policy
 from streamware.proxy import Upstream, UpstreamSource
 from tests.conftest import judge
-from tests.faults.upstreams import Peer, Request, ScriptedUpstream, answer, content, free_port
+from tests.faults.upstreams import Peer, Request, ScriptedUpstream, Tally, answer, asking, content, free_port, read
 
 TEXT = bytes(range(256)) * 4096  # 1 MiB
 CHUNKED = "Transfer-Encoding: chunked"
-
-
-class Tally:
-    """An observer that counts."""
-
-    def __init__(self) -> None:
-        self.opened = self.retries = self.failures = 0
-
-    def download_started(self) -> None: ...
-
-    def first_byte(self, seconds: float) -> None: ...
-
-    def download_ended(self, outcome: str, *, members: int, bytes_out: int, bytes_in: int) -> None: ...
-
-    def upstream_opened(self) -> None:
-        self.opened += 1
-
-    def upstream_retried(self) -> None:
-        self.retries += 1
-
-    def upstream_failed(self) -> None:
-        self.failures += 1
 
 
 @pytest.fixture
@@ -64,31 +41,19 @@ def tally() -> Tally:
 
 @pytest.fixture
 def client(tally: Tally) -> Iterator[Upstream]:
-    """What it leaves is collected after each test, so that a lost socket shows."""
-    upstream = Upstream(Policy(read_timeout_seconds=10.0), tally)
-    yield upstream
-    upstream.close()
-    gc.collect()
+    with asking(Policy(read_timeout_seconds=10.0, retry_pause_seconds=0.01), tally) as upstream:
+        yield upstream
 
 
 @pytest.fixture
 def hasty(tally: Tally) -> Iterator[Upstream]:
     """For those that wait in vain."""
-    upstream = Upstream(Policy(read_timeout_seconds=0.4, connect_timeout_seconds=0.4), tally)
-    yield upstream
-    upstream.close()
-    gc.collect()
+    with asking(Policy(read_timeout_seconds=0.4, connect_timeout_seconds=0.4), tally) as upstream:
+        yield upstream
 
 
 def source(client: Upstream, url: str, *, size: int | None = None) -> UpstreamSource:
     return client.source(Url(url, trusted=True), size=size)
-
-
-def read(chunks: Chunks) -> bytes:
-    try:
-        return b"".join(chunks)
-    finally:
-        chunks.close()
 
 
 def got_before(chunks: Chunks, error: type[Exception]) -> bytes:
@@ -108,7 +73,7 @@ def test_a_refused_connection(client: Upstream, tally: Tally) -> None:
     for ask in (lambda s: s.probe(), lambda s: s.probe(keep=True), lambda s: s.open(0, None)):
         with pytest.raises(UpstreamUnreachable):
             ask(source(client, f"http://127.0.0.1:{free_port()}/"))
-    assert (tally.opened, tally.failures, tally.retries) == (0, 3, 0)
+    assert (tally.opened, tally.failures, tally.retries) == (0, 9, 6)  # three tries each
 
 
 def test_a_name_that_does_not_resolve(client: Upstream) -> None:
@@ -241,7 +206,8 @@ def test_a_body_cut_short_of_its_length(client: Upstream, tally: Tally, reset: b
         assert TEXT[:sent].startswith(got_before(chunks, UpstreamError))
         with pytest.raises(BodyClosed):
             next(chunks)
-        assert tally.failures == 1
+        # What has been given is of no proved version; before that, anything will do.
+        assert tally.failures == (1 if sent else 5)
 
 
 @pytest.mark.parametrize(
@@ -395,7 +361,7 @@ def test_a_chunked_body_shorter_than_promised(client: Upstream, tally: Tally) ->
     with ScriptedUpstream(content(TEXT[:1000], chunked=True)) as upstream:
         chunks = source(client, upstream.url(), size=1001).open(0, None)
         assert got_before(chunks, SizeMismatch) == TEXT[:1000]
-        assert tally.failures == 1
+        assert tally.failures == 2  # asked for the byte that is missing, the server says that there is none
 
 
 def test_a_body_that_changes_between_plan_and_fetch(client: Upstream) -> None:
@@ -452,8 +418,8 @@ def test_a_stale_connection_is_replaced_no_second_time(client: Upstream, tally: 
         assert read(source(client, upstream.url()).open(0, None)) == TEXT
         with pytest.raises(UpstreamError):
             source(client, upstream.url()).open(0, None)
-        assert (upstream.connections, len(upstream.requests)) == (2, 3)
-        assert (tally.retries, tally.failures) == (1, 1)
+        assert (upstream.connections, len(upstream.requests)) == (4, 5)  # three tries, the first of them replaced
+        assert (tally.retries, tally.failures) == (3, 3)
 
 
 def test_a_replaced_connection_has_the_usual_patience(tally: Tally) -> None:
@@ -475,11 +441,14 @@ def test_a_replaced_connection_has_the_usual_patience(tally: Tally) -> None:
     client.close()
 
 
-def test_a_new_connection_that_dies_is_not_replaced(client: Upstream, tally: Tally) -> None:
+def test_a_new_connection_that_dies_is_not_replaced_at_once(client: Upstream, tally: Tally) -> None:
     with ScriptedUpstream(lambda request, peer: peer.close()) as upstream:
         with pytest.raises(UpstreamError):
-            source(client, upstream.url()).open(0, None)
+            client.forward(upstream.url())
         assert (upstream.connections, tally.retries) == (1, 0)
+        with pytest.raises(UpstreamError):
+            source(client, upstream.url()).open(0, None)
+        assert (upstream.connections, tally.retries) == (4, 2)
 
 
 def test_a_stale_connection_to_a_server_that_is_gone(client: Upstream, tally: Tally) -> None:
@@ -498,7 +467,7 @@ def test_a_stale_connection_to_a_server_that_is_gone(client: Upstream, tally: Ta
         upstream._listener.shutdown(socket.SHUT_RDWR)
         with pytest.raises(UpstreamUnreachable):
             source(client, upstream.url()).open(0, None)
-        assert tally.retries == 1
+        assert tally.retries == 3
 
 
 def test_an_idle_connection_that_was_closed_is_simply_not_used(client: Upstream, tally: Tally) -> None:
