@@ -28,6 +28,7 @@ from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError
 from urllib3.exceptions import TimeoutError as PoolTimeout
 from urllib3.util import Retry, Timeout, parse_url
 
+from streamware.answer import Answer
 from streamware.errors import (
     InvalidManifest,
     InvalidTarget,
@@ -37,7 +38,7 @@ from streamware.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from streamware.exchange import Answer, Stop, UpstreamChunks
+from streamware.exchange import Stop, UpstreamChunks
 from streamware.heads import Head, framed_length, given_headers, harmless, next_hop, own_headers, passed_back, where
 from streamware.model import Observer, Url
 from streamware.policy import Policy

@@ -31,7 +31,7 @@ FLOORS = {
         1: """
             checksums coding recall walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy exchange
+            proxy exchange answer
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof
         """,
@@ -74,7 +74,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.healing": {"exchange"},
     "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},
-    "proxy": {"exchange", "sources.upstream"},
+    "proxy": {"answer", "exchange", "sources.upstream"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},
     "resources": {"edge"},

@@ -69,6 +69,7 @@ def got_before(chunks: Chunks, error: type[Exception]) -> bytes:
 # --- nobody there ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(1)
 def test_a_refused_connection(client: Upstream, tally: Tally) -> None:
     for ask in (lambda s: s.probe(), lambda s: s.probe(keep=True), lambda s: s.open(0, None)):
         with pytest.raises(UpstreamUnreachable):
@@ -76,12 +77,14 @@ def test_a_refused_connection(client: Upstream, tally: Tally) -> None:
     assert (tally.opened, tally.failures, tally.retries) == (0, 9, 6)  # three tries each
 
 
+@pytest.mark.case(2)
 def test_a_name_that_does_not_resolve(client: Upstream) -> None:
     name = ".".join(["a" * 60] * 5)  # longer than DNS allows: refused without asking anybody
     with pytest.raises(UpstreamUnreachable):
         source(client, f"http://{name}/").probe()
 
 
+@pytest.mark.case(1)
 def test_a_connection_that_is_never_made(hasty: Upstream) -> None:
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -99,6 +102,7 @@ def test_a_connection_that_is_never_made(hasty: Upstream) -> None:
 # --- heads -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(6)
 def test_a_head_that_never_comes(hasty: Upstream, tally: Tally) -> None:
     with ScriptedUpstream(lambda request, peer: peer.stall()) as upstream:
         started = time.monotonic()
@@ -132,6 +136,7 @@ def test_a_head_that_never_comes(hasty: Upstream, tally: Tally) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Le",
     ],
 )
+@pytest.mark.case(7)
 def test_heads_that_are_none(client: Upstream, reply: bytes) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(reply)
@@ -147,6 +152,7 @@ def test_heads_that_are_none(client: Upstream, reply: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+@pytest.mark.case(7)
 def test_a_head_cut_between_two_lines(client: Upstream, line: str) -> None:
     """http.client takes that for the end of the head; the body that is missing then tells."""
 
@@ -161,6 +167,7 @@ def test_a_head_cut_between_two_lines(client: Upstream, line: str) -> None:
             read(client.forward(upstream.url()).body)
 
 
+@pytest.mark.case(8)
 def test_a_length_beside_chunks_is_not_used_nor_the_connection_again(client: Upstream) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(b"5\r\nhello\r\n0\r\n\r\n", CHUNKED, length=3))
@@ -176,6 +183,7 @@ def test_a_length_beside_chunks_is_not_used_nor_the_connection_again(client: Ups
 # --- bodies ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(15)
 def test_a_body_that_stalls(hasty: Upstream, tally: Tally) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(TEXT[:1000], length=2000))
@@ -192,6 +200,7 @@ def test_a_body_that_stalls(hasty: Upstream, tally: Tally) -> None:
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("sent", [0, 1, 999])
+@pytest.mark.case(17)
 def test_a_body_cut_short_of_its_length(client: Upstream, tally: Tally, reset: bool, sent: int) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(TEXT[:sent], length=1000))
@@ -223,6 +232,7 @@ def test_a_body_cut_short_of_its_length(client: Upstream, tally: Tally, reset: b
         (b"5\r\nhello\r\n" + b"1" * 70_000, b"hello"),
     ],
 )
+@pytest.mark.case(10, 17)
 def test_chunks_that_do_not_end(client: Upstream, body: bytes, whole: bytes) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(body, CHUNKED, length=None))
@@ -251,6 +261,7 @@ def test_chunks_in_tiny_bites(client: Upstream) -> None:
         chunks.close()
 
 
+@pytest.mark.case(11, 17)
 def test_a_reset_is_no_end(client: Upstream) -> None:
     """Where only the connection's end ends the body, a reset must not look like one, however late it is noticed."""
 
@@ -285,6 +296,7 @@ def test_a_reset_right_behind_the_head_is_no_end(client: Upstream, tally: Tally)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("size", [0, 5, 7_900, 8_000, 8_150, 100_000])
 @pytest.mark.parametrize("pause", [0.0, 0.03])
+@pytest.mark.case(18)
 def test_more_than_was_announced_is_never_read_as_the_next_answer(
     client: Upstream, framing: str, size: int, pause: float
 ) -> None:
@@ -344,6 +356,7 @@ def test_what_follows_an_interim_answer_is_not_the_next_answer(client: Upstream)
         assert read(client.forward(upstream.url("/b")).body) == b"genuine"
 
 
+@pytest.mark.case(18)
 def test_a_long_body_is_cut_at_the_promise(client: Upstream, caplog: pytest.LogCaptureFixture) -> None:
     for chunks in ([b"hello world"], [b"hello", b" world"], [b"hel", b"lo w", b"orld"]):
         body = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
@@ -357,6 +370,7 @@ def test_a_long_body_is_cut_at_the_promise(client: Upstream, caplog: pytest.LogC
     assert "more bytes came" in caplog.text
 
 
+@pytest.mark.case(12)
 def test_a_chunked_body_shorter_than_promised(client: Upstream, tally: Tally) -> None:
     with ScriptedUpstream(content(TEXT[:1000], chunked=True)) as upstream:
         chunks = source(client, upstream.url(), size=1001).open(0, None)
@@ -364,6 +378,7 @@ def test_a_chunked_body_shorter_than_promised(client: Upstream, tally: Tally) ->
         assert tally.failures == 2  # asked for the byte that is missing, the server says that there is none
 
 
+@pytest.mark.case(19)
 def test_a_body_that_changes_between_plan_and_fetch(client: Upstream) -> None:
     versions = iter((content(TEXT), content(TEXT[:-1], etag='"v2"')))
 
@@ -525,6 +540,7 @@ def test_abort_ends_a_blocked_read(tally: Tally, framing: str) -> None:
     client.close()
 
 
+@pytest.mark.case(27)
 def test_downloads_that_are_given_up_leave_nothing_behind(client: Upstream) -> None:
     def descriptors() -> int:
         return len(os.listdir("/dev/fd"))
@@ -654,6 +670,7 @@ def test_tls_works(client: Upstream, trusting: ssl.SSLContext) -> None:
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(3)
 def test_tls_with_another_name(client: Upstream, trusting: ssl.SSLContext) -> None:
     with ScriptedUpstream(content(TEXT), tls=trusting) as upstream:
         with pytest.raises(UpstreamUnreachable):
@@ -662,6 +679,7 @@ def test_tls_with_another_name(client: Upstream, trusting: ssl.SSLContext) -> No
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(3)
 def test_tls_with_an_unknown_authority(client: Upstream, valid: tuple[Path, ssl.SSLContext]) -> None:
     with ScriptedUpstream(content(TEXT), tls=valid[1]) as upstream:
         with pytest.raises(UpstreamUnreachable):
@@ -671,6 +689,7 @@ def test_tls_with_an_unknown_authority(client: Upstream, valid: tuple[Path, ssl.
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(3)
 def test_tls_that_has_expired(client: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cert, context = certificate(tmp_path, "old", "20200101000000Z", "20200102000000Z")
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
@@ -680,6 +699,7 @@ def test_tls_that_has_expired(client: Upstream, tmp_path: Path, monkeypatch: pyt
         assert not upstream.requests
 
 
+@pytest.mark.case(3)
 def test_tls_to_a_server_that_speaks_none(client: Upstream) -> None:
     def serve(server: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -697,6 +717,7 @@ def test_tls_to_a_server_that_speaks_none(client: Upstream) -> None:
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(5)
 def test_a_redirect_out_of_tls_is_refused(client: Upstream, trusting: ssl.SSLContext) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(b"", f"Location: {clear.url()}", status="302 Found"))

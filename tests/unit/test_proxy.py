@@ -109,6 +109,7 @@ def test_head_tells_the_facts(client: Upstream) -> None:
         b"",  # hangs up
     ],
 )
+@pytest.mark.case(13)
 def test_a_head_that_is_of_no_use_is_followed_by_get(client: Upstream, head: bytes) -> None:
     def script(request: Request, peer: Peer) -> None:
         if request.method == "HEAD":
@@ -125,6 +126,7 @@ def test_a_head_that_is_of_no_use_is_followed_by_get(client: Upstream, head: byt
         assert whole(source) == TEXT
 
 
+@pytest.mark.case(13)
 def test_a_head_that_breaks_a_promise_is_not_believed(client: Upstream) -> None:
     lie = raw(answer(b"", 'ETag: "v1"', length=5))
     with ScriptedUpstream(in_turn(lie, content(TEXT))) as upstream:
@@ -298,6 +300,7 @@ def test_what_was_opened_pins_what_is_opened_later(client: Upstream) -> None:
         (answer(b"gone", status="410 Gone"), UpstreamStatus),
     ],
 )
+@pytest.mark.case(8, 9, 14)
 def test_answers_that_prove_nothing_are_refused(client: Upstream, reply: bytes, error: type[MemberError]) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(reply)
@@ -315,6 +318,7 @@ def test_identity_as_a_coding_is_no_coding(client: Upstream) -> None:
         assert whole(client.source(trusted(upstream.url()))) == TEXT
 
 
+@pytest.mark.case(4)
 def test_a_status_is_told_with_the_pause_it_asks_for(client: Upstream, tally: Tally) -> None:
     def script(request: Request, peer: Peer) -> None:
         status = request.target[1:]
@@ -653,6 +657,7 @@ def part(data: bytes, start: int, total: int | str, *lines: str, etag: str | Non
         (answer(b"x", status="500 Oops"), UpstreamStatus),
     ],
 )
+@pytest.mark.case(14, 19)
 def test_a_part_that_does_not_fit_is_refused(client: Upstream, reply: bytes, error: type[MemberError]) -> None:
     with ScriptedUpstream(in_turn(content(TEXT), raw(reply))) as upstream:
         source = client.source(trusted(upstream.url()))
@@ -786,6 +791,7 @@ def test_raw_spaces_and_letters_are_escaped(client: Upstream) -> None:
 # --- redirects ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(5)
 def test_redirects_are_followed_and_bounded(client: Upstream) -> None:
     def script(request: Request, peer: Peer) -> None:
         left = int(request.target[1:])
@@ -804,6 +810,7 @@ def test_redirects_are_followed_and_bounded(client: Upstream) -> None:
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.case(5)
 def test_a_redirect_loop_ends(client: Upstream, status: int) -> None:
     with ScriptedUpstream(redirect("/", f"{status} Round")) as upstream:
         with pytest.raises(UpstreamStatus) as caught:
@@ -835,6 +842,7 @@ def test_a_location_may_be_raw_utf_8_and_its_fragment_goes(client: Upstream) -> 
         assert whole(client.source(trusted(upstream.url()))) == TEXT
 
 
+@pytest.mark.case(5)
 def test_headers_stay_with_the_origin_they_were_given_for(client: Upstream) -> None:
     secret = (("Authorization", "Bearer s"), ("Cookie", "c"), ("X-Key", "k"), ("User-Agent", "mine"))
     with ScriptedUpstream(content(TEXT)) as other:
