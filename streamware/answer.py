@@ -10,6 +10,7 @@ import select
 import ssl
 from http.client import HTTPException, HTTPResponse
 from io import BufferedReader, RawIOBase
+from math import inf
 from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RD, socket
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,7 @@ class _Paced(RawIOBase):
         self._raw = raw
         self._receive = sock.recv_into
         self._enough = enough
-        self._seconds = seconds
+        self.seconds = seconds
         self._came = 0
         self._waited = 0.0
 
@@ -49,7 +50,7 @@ class _Paced(RawIOBase):
         return self._raw.fileno()
 
     def readinto(self, buffer: WriteableBuffer) -> int | None:
-        if self._waited >= self._seconds:
+        if self._waited >= self.seconds:
             raise TimeoutError(f"{self._came} bytes came in {self._waited:.1f} s of waiting")
         began = monotonic()
         try:
@@ -103,6 +104,11 @@ class Answer(HTTPResponse):
             if self.length is not None:
                 self.in_hand = self._ahead >= self.length
                 self.will_close = self.will_close or self._ahead > self.length
+
+    def at_leisure(self) -> None:
+        """Whatever the pace of the body, from here on it is fast enough."""
+        if self._paced is not None:
+            self._paced.seconds = inf
 
     def read1(self, n: int = -1) -> bytes:
         if self._error is not None:

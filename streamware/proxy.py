@@ -156,6 +156,7 @@ class Upstream:
             told = None if head.status in (204, 304) else length
             headers = tuple(passed_back(head, exchange.lines(), told))
             if not bodiless:
+                exchange.at_leisure()
                 chunks = UpstreamChunks(exchange, length, self._policy.chunk_bytes, failed=self.failed)
                 return Reply(head.status, headers, chunks)
             reply = Reply(head.status, headers, BytesBody())
@@ -358,6 +359,10 @@ class _Exchange:
     def readable(self) -> bool:
         with self._gate:
             return self._answer.at_hand()
+
+    def at_leisure(self) -> None:
+        """For bodies that are passed on as they come, a stream of events perhaps: no rate is too low."""
+        self._answer.at_leisure()
 
     def broken(self) -> bool:
         with self._gate:

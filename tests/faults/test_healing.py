@@ -428,6 +428,16 @@ def test_a_steady_trickle_above_the_rate_is_no_drip(tally: Tally) -> None:
         assert tally.failures == 0
 
 
+def test_what_is_only_passed_on_may_come_as_slowly_as_it_likes(client: Upstream) -> None:
+    def trickles(request: Request, peer: Peer) -> None:
+        peer.send(answer(b"", length=10))
+        peer.drip(DATA[:10], seconds=0.06)
+
+    with ScriptedUpstream(trickles) as upstream:
+        assert read(client.forward(upstream.url()).body) == DATA[:10]
+        fails(opened(client, upstream.url()), UpstreamTimeout)
+
+
 @pytest.mark.case(6, 16)
 @pytest.mark.parametrize("dripped", ["head", "size of a chunk", "trailer"])
 def test_a_drip_outside_the_content_is_noticed(client: Upstream, dripped: str) -> None:
