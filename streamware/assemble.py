@@ -9,9 +9,10 @@ import re
 from array import array
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 
 from streamware.errors import (
+    ChecksumMismatch,
     EmptyBundle,
     InvalidManifest,
     InvalidName,
@@ -37,6 +38,7 @@ MEDIA_TYPES: Mapping[Format, str] = {
 }
 CODINGS: Mapping[Format, str] = {"tar.gz": "gzip", "tar.zst": "zstd"}
 _MAX_NAME_BYTES = 0xFFFF  # APPNOTE 4.4.10: two bytes hold the length
+_OF_NOTHING = sha256().digest()
 _EPOCH = 315532800  # 1980-01-01, the first day a ZIP can name, for members without a time
 
 # Compressed by their nature: trying again costs a core and gains nothing.
@@ -84,6 +86,7 @@ def assemble(
     :param coder: names the compressor so exactly that the same name gives the same bytes.
     :raises InvalidName: a name is refused, or stands twice where that is refused.
     :raises SizeMismatch, MemberChanged: a declared size or entity-tag is not the one found.
+    :raises ChecksumMismatch: a member is empty, and a checksum declared for it says otherwise.
     :raises SizeUnknown: the format needs a size that is not known.
     """
     entries, kept = Table(), array("q")
@@ -111,17 +114,17 @@ def assemble(
             continue
         version = member.etag or found.validator
         strong = version is not None and not version.startswith("W/")
-        declared = member.size is not None and member.crc32 is not None
         modified = found.modified if member.modified is None else member.modified
-        pinned = pinned and (strong or declared)
-        known = known and (strong or declared or version is not None or found.modified is not None)
+        pinned = pinned and (strong or member.proved)
+        known = known and (strong or member.proved or version is not None or found.modified is not None)
         timed = timed and modified is not None
         newest = max(newest, modified or 0)
         # What stands for the version where there is no tag; a declared time may hide it from the entry.
-        sign = version or ("" if declared else found.modified)
-        versions.update(f"{sign}\n".encode())
-        if strong or declared:
-            pins.update(f"{len(entries)} {version or ''}\n".encode())
+        sign = version or ("" if member.proved else found.modified)
+        digest = "" if member.digest is None else f" {member.digest.hex()}"
+        versions.update(f"{sign}{digest}\n".encode())
+        if strong or member.proved:
+            pins.update(f"{len(entries)} {version or ''}{digest}\n".encode())
     if not entries:
         raise EmptyBundle()
     plan = Plan(_layout(bundle, entries, policy), coding=CODINGS.get(bundle.format))
@@ -167,6 +170,9 @@ def _entry(name: str, member: Member, found: Facts, bundle: Bundle) -> Entry:
     size = found.size if member.size is None else member.size
     if size is None and bundle.format != "zip":
         raise SizeUnknown()
+    # Nothing is read of an empty member, so this is where it is checked.
+    if size == 0 and (member.crc32 or member.digest not in (None, _OF_NOTHING)):
+        raise ChecksumMismatch("an empty member, and the checksum declared is not that of nothing")
     crc = found.crc32 if member.crc32 is None else member.crc32
     given = found.mode if member.mode is None else member.mode
     mode = 0o644 if given is None else given & 0o777

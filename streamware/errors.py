@@ -209,11 +209,12 @@ class RangeNotSatisfiable(RequestError):
 
 
 class MemberError(StreamwareError):
-    """One member could not be had, or not as it was promised."""
+    """One member could not be had, or not as it was promised. ``passing``: in a moment it may be."""
 
     status = 502
     kind = "member-failed"
     title = "A member could not be fetched."
+    passing = False
 
 
 class MemberNotFound(MemberError):
@@ -262,6 +263,7 @@ class UpstreamStatus(UpstreamError):
     def __init__(self, detail: str, *, upstream_status: int, retry_after: int | None = None) -> None:
         super().__init__(detail, retry_after=retry_after)
         self.upstream_status = upstream_status
+        self.passing = upstream_status in (429, 502, 503, 504)
 
 
 class UpstreamUnreachable(UpstreamError):

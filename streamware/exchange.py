@@ -1,22 +1,60 @@
-"""The body of one answer as it comes: what http.client read too much of, what can be had at once, what was promised.
+"""The body of one answer, counted: as many bytes as were promised, or an error; and the word that ends it all.
 
 The rule of this file: bytes are counted against the promise, and a body that was ended from outside never looks whole.
-It knows http.client's side of an answer and nothing of pools.
 """
 
 from __future__ import annotations
 
-import select
-import ssl
+import threading
 from collections.abc import Callable, Iterator
-from http.client import HTTPException, HTTPResponse
-from socket import SHUT_RD, socket
+from contextlib import contextmanager
+from time import monotonic
 from typing import Protocol
 
-from streamware.errors import BodyClosed, SizeMismatch, StreamwareError
+from streamware.errors import BodyClosed, SizeMismatch, StreamwareError, UpstreamTimeout
 from streamware.heads import Head
 
-__all__ = ["Answer", "Exchange", "UpstreamChunks"]
+__all__ = ["Exchange", "Stop", "UpstreamChunks"]
+
+
+class Stop:
+    """Whether somebody has said, from any thread, that nothing more is wanted; ends waits, and what else is blocked."""
+
+    __slots__ = ("_end", "_event", "_lock")
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+        self._lock = threading.Lock()
+        self._end: Callable[[], None] | None = None
+
+    @property
+    def is_set(self) -> bool:
+        return self._event.is_set()
+
+    def set(self) -> None:
+        """From any thread, more than once."""
+        with self._lock:
+            self._event.set()
+            if self._end is not None:
+                self._end()
+
+    def wait(self, seconds: float) -> None:
+        """Wait, but no longer than until it is set; then raise BodyClosed."""
+        if self._event.wait(seconds):
+            raise BodyClosed("ended by abort()")
+
+    @contextmanager
+    def ending(self, end: Callable[[], None]) -> Iterator[None]:
+        """Inside, ``end`` is called as soon as it is set; never after. One at a time."""
+        with self._lock:
+            self._end = end
+            if self._event.is_set():
+                end()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._end = None
 
 
 class Exchange(Protocol):
@@ -33,6 +71,9 @@ class Exchange(Protocol):
 
     def readable(self) -> bool:
         """Whether ``read`` will return without waiting."""
+
+    def broken(self) -> bool:
+        """Whether ``read`` will find the connection ended, and that before the body's end, as far as can be seen."""
 
     def abort(self) -> None:
         """From any thread: make a blocked ``read`` return or raise at once."""
@@ -51,11 +92,14 @@ class UpstreamChunks:
     """The bytes of one answer as they come: ``Chunks``, and a ``ReplyBody`` too.
 
     :param length: bytes it gives, exactly; None: as many as there are until the answer ends.
-    :param skip: bytes to throw away first.
+    :param skip: bytes to throw away first; ``until`` is the time (``monotonic``) by which that must be done.
     :param failed: called if the body breaks off.
     """
 
-    __slots__ = ("_aborted", "_chunk_bytes", "_closed", "_exchange", "_failed", "_first", "_left", "_skip", "length")
+    __slots__ = (
+        *("_aborted", "_chunk_bytes", "_closed", "_exchange", "_failed", "_first", "_left", "_skip", "_until"),
+        "length",
+    )
 
     def __init__(
         self,
@@ -64,6 +108,7 @@ class UpstreamChunks:
         chunk_bytes: int,
         *,
         skip: int = 0,
+        until: float | None = None,
         failed: Callable[[], None] | None = None,
     ) -> None:
         self.length = length
@@ -71,10 +116,16 @@ class UpstreamChunks:
         self._chunk_bytes = chunk_bytes
         self._left = length
         self._skip = skip
+        self._until = until
         self._failed = failed
         self._first = b""
         self._aborted = False
         self._closed = False
+
+    @property
+    def url(self) -> str:
+        """What the log may show of the URL that answered."""
+        return self._exchange.head.url
 
     def start(self) -> None:
         """Wait for the first bytes and hold them. Raises as ``next()`` does, and is then closed."""
@@ -109,6 +160,12 @@ class UpstreamChunks:
             return True
         return not self._skip and self._exchange.readable()
 
+    def broken(self) -> bool:
+        """Whether the next piece will be an error, as far as that can be seen without waiting."""
+        if self._left == 0 or self._closed or self._aborted or self._first:
+            return False
+        return self._exchange.broken()
+
     def abort(self) -> None:
         """From any thread: a blocked ``next()``, and every later one, raises BodyClosed."""
         self._aborted = True
@@ -127,6 +184,8 @@ class UpstreamChunks:
     def _read(self) -> bytes:
         try:
             while self._skip:
+                if self._until is not None and monotonic() > self._until:
+                    raise UpstreamTimeout(f"{self.url}: no ranges, and what is to be skipped takes too long")
                 self._skip -= len(self._wanted(self._skip))
             piece = self._exchange.read(self._chunk_bytes) if self._left is None else self._wanted(self._left)
             if self._aborted:  # what came out of a connection that was being shut down is not to be trusted
@@ -146,100 +205,5 @@ class UpstreamChunks:
     def _wanted(self, most: int) -> bytes:
         piece = self._exchange.read(min(most, self._chunk_bytes))
         if not piece:
-            raise SizeMismatch(
-                f"{self._exchange.head.url}: the body ended {self._left} bytes short of the promised {self.length}"
-            )
+            raise SizeMismatch(f"{self.url}: the body ended {self._left} bytes short of the promised {self.length}")
         return piece
-
-
-class Answer(HTTPResponse):
-    """http.client's answer, which keeps its socket and takes a look at what came along with the head."""
-
-    def __init__(self, sock: socket, debuglevel: int = 0, method: str | None = None, url: str | None = None) -> None:
-        super().__init__(sock, debuglevel, method, url)
-        self.in_hand = False  # the whole body is in the buffer, so that reading it waits for nobody
-        self._sock = sock
-        self._poll: select.poll | None = None
-        self._ahead = 0  # bytes in the buffer; later reads go past it, unless the body is chunked
-        self._error: OSError | None = None
-
-    def begin(self) -> None:
-        super().begin()
-        if self.headers.defects:  # what follows such a line was not read as headers, a Content-Length perhaps
-            raise HTTPException("a header line that is none")
-        # Bytes that belong to no answer would be taken for the next one: such a connection is not used again.
-        if self.status < 200 or (self.chunked and "content-length" in self.headers):
-            self.will_close = True
-        if not self.chunked:
-            self._ahead = len(self._buffered())
-            if self.length is not None:
-                self.in_hand = self._ahead >= self.length
-                self.will_close = self.will_close or self._ahead > self.length
-
-    def read1(self, n: int = -1) -> bytes:
-        if self._error is not None:
-            raise self._error
-        piece = super().read1(n)
-        self._ahead -= min(self._ahead, len(piece))
-        return piece
-
-    def at_hand(self) -> bool:
-        """Whether ``read1`` will return without waiting: bytes are buffered, here or in the kernel, or all is over."""
-        if self.isclosed() or self._error is not None:
-            return True
-        if self.chunked and not self.chunk_left:
-            ahead = self._next_chunk()
-            size_line = ahead.find(b"\r\n") + 2
-            return 2 <= size_line < len(ahead) or self._kernel_has_some()
-        if self._ahead or self._kernel_has_some():
-            return True
-        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-            return True
-        return self.chunked and bool(self._buffered())
-
-    def at_end(self) -> bool | None:
-        """Whether the body ends here; None: that cannot be told without waiting."""
-        if self.isclosed():
-            return True
-        if not self.chunked:
-            return None if self.length is None else self.length == 0
-        if self.chunk_left:
-            return False
-        return True if self._next_chunk().startswith(b"0\r\n\r\n") else None
-
-    def shut_down(self) -> None:
-        """From any thread: a blocked read ends at once."""
-        try:
-            # The plain socket's method, for TLS too: SSLSocket's would let a reader go on in the clear.
-            socket.shutdown(self._sock, SHUT_RD)
-        except OSError:
-            pass  # closed already
-
-    def _next_chunk(self) -> bytes:
-        """What is buffered of the next chunk, its size line first; b"" where the one before has not ended yet."""
-        if self.chunk_left == 0:
-            if not self._buffered().startswith(b"\r\n"):
-                return b""
-            self.fp.read(2)
-            self.chunk_left = None  # for http.client: a size line comes next
-        return self._buffered()
-
-    def _kernel_has_some(self) -> bool:
-        if self._poll is None:
-            self._poll = select.poll()  # not select(), which knows no descriptor above 1023
-            self._poll.register(self._sock.fileno(), select.POLLIN)
-        return bool(self._poll.poll(0))
-
-    def _buffered(self) -> bytes:
-        """What the buffer holds, filled first if it is empty, without waiting. An error is kept for the next read."""
-        patience = self._sock.gettimeout()
-        self._sock.settimeout(0)
-        try:
-            return self.fp.peek(1)
-        except ssl.SSLWantReadError:
-            return b""
-        except OSError as error:
-            self._error = error
-            return b""
-        finally:
-            self._sock.settimeout(patience)

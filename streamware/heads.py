@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+from streamware.digests import announced_digest
 from streamware.errors import InvalidTarget, SizeMismatch, UpstreamError, UpstreamStatus
 from streamware.model import Facts
 from streamware.semantics import is_entity_tag, parse_content_range, parse_http_date, parse_length
@@ -233,11 +234,13 @@ def _facts(head: Head, size: int | None) -> Facts:
     if coding is not None and coding.strip().lower() not in ("", "identity"):
         raise UpstreamError(f"{head.url}: a body coded with {coding[:40]!r}, and identity was asked for")
     modified, validator, media_type = fields.get("last-modified"), fields.get("etag"), fields.get("content-type")
+    digest = fields.get("repr-digest")  # of the whole, also beside a part (RFC 9530 section 3.1)
     return Facts(
         size=size,
         modified=None if modified is None else parse_http_date(modified),
         validator=validator if validator is not None and is_entity_tag(validator) else None,
         media_type=None if media_type is None else media_type.partition(";")[0].strip().lower() or None,
+        digest=None if digest is None else announced_digest(digest),
     )
 
 

@@ -37,6 +37,7 @@ from streamware.pump import Body, Witness
 from streamware.semantics import is_strong
 from streamware.sources.file import FileSource, expand_tree
 from streamware.sources.generated import DataSource, StreamSource
+from streamware.sources.proof import ProvedSource
 
 __all__ = ["Job", "Subrequest", "Upstreams", "report"]
 
@@ -52,7 +53,9 @@ _UNKNOWN = Facts()
 class Upstreams(Protocol):
     """What makes the sources of URLs (``proxy.Upstream``)."""
 
-    def source(self, content: Url, *, size: int | None, etag: str | None) -> Source: ...
+    def source(
+        self, content: Url, *, size: int | None, etag: str | None, digest: bytes | None, proved: bool
+    ) -> Source: ...
 
 
 class Job:
@@ -188,13 +191,18 @@ class Job:
         return self._make_source(self._members[index], self._pinned.get(index), self._files[index])
 
     def _make_source(self, member: Member, pinned: Facts | None = None, version: int = 0) -> Source:
-        content = member.content
+        """A source for a member, which checks what is declared of it wherever that can be checked."""
         size, etag = member.size, member.etag
         if pinned is not None:
             size = pinned.size if size is None else size
             etag = pinned.validator if etag is None else etag
+        source = self._plain_source(member, size, etag, version)
+        return source if member.digest is None else ProvedSource(source, member.digest, size)
+
+    def _plain_source(self, member: Member, size: int | None, etag: str | None, version: int) -> Source:
+        content = member.content
         if isinstance(content, Url):
-            return self._upstreams.source(content, size=size, etag=etag)
+            return self._upstreams.source(content, size=size, etag=etag, digest=member.digest, proved=member.proved)
         if isinstance(content, Path):
             if self._subrequest is None:
                 raise InvalidTarget("A path can only be fetched through an app that streamware wraps.")
@@ -206,7 +214,9 @@ class Job:
     def _pin(self, index: int, member: Member, facts: Facts) -> None:
         """Note the ledger's key of a member, if it has one: its identity, strong validator and size."""
         content = member.content
-        identity = f"url:{content.url}" if isinstance(content, Url) else facts.identity
+        # What a function makes is another text each time, and perhaps another file.
+        url = content.url if isinstance(content, Url) else None
+        identity = f"url:{url}" if isinstance(url, str) else facts.identity
         validator = facts.validator if member.etag is None else member.etag
         size = facts.size if member.size is None else member.size
         if identity is None or size is None or not is_strong(validator):

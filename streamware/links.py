@@ -263,7 +263,7 @@ def _pin(member: Member, found: Facts, bundle: Bundle) -> Member:
     """The member with what was found; as it is where that would not prove its version."""
     version = found.validator if member.etag is None else member.etag
     strong = is_strong(version)
-    if not strong and None in (member.size, member.crc32):
+    if not strong and not member.proved:
         return member
     # With "auto" the media type decides, too, and it is asked for anew each time where the size is not written down.
     size = found.size if member.size is None and bundle.compress != "auto" else member.size

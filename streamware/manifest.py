@@ -276,11 +276,14 @@ def _written(member: Member) -> dict[str, Any]:
         fields["path"] = content.href
     elif isinstance(content, Data):
         fields["text"] = _as_text(content.data)
+    elif isinstance(content, Url) and content.made:
+        raise InvalidManifest("A manifest cannot say what URL a function will make.")
     elif content is not None:
         raise InvalidManifest(f"A manifest cannot describe this content: {type(content).__name__}.")
     if isinstance(content, Url | Path):  # of anything else it is plain
         crc32 = None if member.crc32 is None else f"{member.crc32:08x}"
-        fields |= {"size": member.size, "crc32": crc32, "etag": member.etag}
+        digest = None if member.digest is None else member.digest.hex()
+        fields |= {"size": member.size, "crc32": crc32, "etag": member.etag, "digest": digest}
         fields["may_exceed_4gib"] = member.may_exceed_4gib or None
     if member.modified is not None:
         moment = datetime.fromtimestamp(member.modified, timezone.utc)

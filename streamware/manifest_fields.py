@@ -10,8 +10,10 @@ import re
 import zlib
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
+from hashlib import sha256
 from typing import Any, get_args
 
+from streamware.digests import parse_digest
 from streamware.errors import EmptyBundle, InvalidManifest, InvalidName, LimitExceeded
 from streamware.model import Bundle, Compress, Content, Data, Format, Member, Names, OnError, Path, Url
 from streamware.policy import Policy
@@ -115,9 +117,8 @@ def make_member(values: Mapping[str, Any]) -> Member:
     if text is not None:
         _check_promises(text.data, values, name)
     content: Content | None = Url(url, mirrors or ()) if url is not None else path or text
-    return Member(
-        name, content, get("size"), get("crc32"), get("etag"), get("modified"), get("mode"), comment, may_exceed_4gib
-    )
+    promises = get("size"), get("crc32"), get("etag"), get("modified"), get("mode")
+    return Member(name, content, *promises, comment, may_exceed_4gib, get("digest"))
 
 
 def _check_promises(data: bytes, values: Mapping[str, Any], name: str) -> None:
@@ -127,6 +128,8 @@ def _check_promises(data: bytes, values: Mapping[str, Any], name: str) -> None:
         raise InvalidManifest(f'"size" is not that of "text", which is {len(data)} bytes of UTF-8.', member=name)
     if crc32 is not None and crc32 != zlib.crc32(data):
         raise InvalidManifest('"crc32" is not that of "text" in UTF-8.', member=name)
+    if values.get("digest") not in (None, sha256(data).digest()):
+        raise InvalidManifest('"digest" is not that of "text" in UTF-8.', member=name)
     if values.get("etag") is not None:
         raise InvalidManifest('"etag" is not for a member with "text".', member=name)
 
@@ -178,6 +181,10 @@ def _crc32(value: Any, policy: Policy) -> int:
     if not isinstance(value, str) or not _CRC32.match(value):
         raise ValueError("must be a text of 8 hexadecimal digits")
     return int(value, 16)
+
+
+def _digest(value: Any, policy: Policy) -> bytes:
+    return parse_digest(value if isinstance(value, str) else "")
 
 
 def _etag(value: Any, policy: Policy) -> str:
@@ -260,6 +267,7 @@ MEMBER: Mapping[str, Convert] = {
     "mirrors": _mirrors,
     "size": _size,
     "crc32": _crc32,
+    "digest": _digest,
     "etag": _etag,
     "modified": _modified,
     "mode": _mode,

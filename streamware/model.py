@@ -14,7 +14,8 @@ from typing import Literal as OneOf
 from typing import Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
-from streamware.errors import InvalidManifest, InvalidName
+from streamware.digests import parse_digest
+from streamware.errors import InvalidManifest, InvalidName, InvalidTarget
 
 __all__ = [
     "FORMATS",
@@ -58,7 +59,7 @@ class Facts:
     ``validator`` is an entity-tag as it stands on the wire (RFC 9110 section 8.8.3), quotes and any ``W/`` included.
     ``identity`` names the content among all others, so that identity and strong validator together name a version
     wherever and whenever it is asked for; without it nothing is remembered of it. ``coded`` is the size it had in an
-    archive when it was last compressed in the way asked for.
+    archive when it was last compressed in the way asked for. ``digest`` is the SHA-256 it was announced with, 32 bytes.
     """
 
     size: int | None = None
@@ -69,6 +70,7 @@ class Facts:
     media_type: str | None = None
     identity: str | None = None
     coded: int | None = None
+    digest: bytes | None = None
 
 
 class Chunks(Protocol):
@@ -94,8 +96,9 @@ class Chunks(Protocol):
 class Source(Protocol):
     """Content that can be asked about and opened at any offset, as often as needed.
 
-    Two attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
-    ``serial`` True that only the calling thread may use it, one call at a time.
+    Three attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
+    ``serial`` True that only the calling thread may use it, one call at a time; ``abort()``, from any thread, makes a
+    blocked ``open()``, and every later one, raise BodyClosed.
     """
 
     def probe(self, *, keep: bool = False) -> Facts:
@@ -135,12 +138,27 @@ class Observer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """A file on another server. ``trusted`` URLs come from the operator's code, others must pass ``Policy.allow``."""
+    """A file on another server. ``trusted`` URLs come from the operator's code, others must pass ``Policy.allow``.
 
-    url: str
-    mirrors: tuple[str, ...] = ()
+    A function in place of a URL is called whenever the server is asked, from any thread, and returns the URL to ask:
+    links that are signed for minutes are made when they are needed. Only trusted code gives functions.
+
+    :raises InvalidTarget: a function in a Url that is not trusted.
+    """
+
+    url: str | Callable[[], str]
+    mirrors: tuple[str | Callable[[], str], ...] = ()
     headers: tuple[tuple[str, str], ...] = ()
     trusted: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.trusted and self.made:
+            raise InvalidTarget("A URL that is not trusted must be a text.")
+
+    @property
+    def made(self) -> bool:
+        """Whether a function makes the URL or a mirror's, so that they are other texts each time."""
+        return callable(self.url) or any(callable(mirror) for mirror in self.mirrors)
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,8 +204,9 @@ Content = Url | Path | File | Tree | Data | Stream | Source
 class Member:
     """One entry of a bundle. ``content`` None is a directory. What is None is found out, or left at its default.
 
-    ``size`` and ``crc32`` are promises that are verified while the member streams. ``etag`` is the entity-tag its
-    content must carry. ``may_exceed_4gib`` matters only to a member whose size stays unknown.
+    ``size``, ``crc32`` and ``digest`` (SHA-256, 32 bytes) are promises that are verified while the member streams.
+    ``etag`` is the entity-tag its content must carry. ``may_exceed_4gib`` matters only to a member whose size stays
+    unknown.
     """
 
     name: str
@@ -199,6 +218,12 @@ class Member:
     mode: int | None = None
     comment: str = ""
     may_exceed_4gib: bool = False
+    digest: bytes | None = None
+
+    @property
+    def proved(self) -> bool:
+        """Whether its declared size and checksum tell its content from every other, whatever a server says of it."""
+        return self.size is not None and (self.crc32 is not None or self.digest is not None)
 
 
 def _seconds(moment: datetime | float | None) -> int | None:
@@ -207,6 +232,17 @@ def _seconds(moment: datetime | float | None) -> int | None:
             raise InvalidManifest(f"modified needs a time zone: {moment!r}")
         moment = moment.timestamp()
     return None if moment is None else int(moment // 1)
+
+
+def _digest(digest: bytes | str | None) -> bytes | None:
+    if isinstance(digest, str):
+        try:
+            return parse_digest(digest)
+        except ValueError as error:
+            raise InvalidManifest(f"A digest {error}.") from error
+    if digest is not None and len(digest) != 32:
+        raise InvalidManifest("A digest is the 32 bytes of a SHA-256.")
+    return None if digest is None else bytes(digest)
 
 
 class Bundle:
@@ -224,7 +260,8 @@ class Bundle:
         formats reject; ZIP only.
 
     The ``add_*`` methods only take note; files are looked at and upstreams asked when the bundle is served.
-    ``modified`` is a timezone-aware datetime or Unix seconds, ``mode`` the permission bits.
+    ``modified`` is a timezone-aware datetime or Unix seconds, ``mode`` the permission bits, ``digest`` the SHA-256 of
+    the content: 32 bytes, 64 hexadecimal digits, or ``sha-256=:base64:``.
     """
 
     def __init__(
@@ -262,9 +299,9 @@ class Bundle:
 
     def add_url(
         self,
-        url: str,
+        url: str | Callable[[], str],
         name: str | None = None,
-        mirrors: Iterable[str] = (),
+        mirrors: Iterable[str | Callable[[], str]] = (),
         size: int | None = None,
         crc32: int | None = None,
         etag: str | None = None,
@@ -274,15 +311,23 @@ class Bundle:
         mode: int | None = None,
         comment: str = "",
         may_exceed_4gib: bool = False,
+        digest: bytes | str | None = None,
     ) -> None:
-        """Add a file of another server. The URL is trusted as code is. ``name`` None: the last part of its path."""
+        """Add a file of another server. The URL is trusted as code is. ``name`` None: the last part of its path.
+
+        A function in place of a URL is called whenever the server is asked, and returns the URL; it needs a ``name``.
+        """
         if name is None:
+            if callable(url):
+                raise InvalidName("a URL that a function makes needs a name")
             name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
             if not name:
                 raise InvalidName(f"no name can be taken from the URL {url!r}; give name=")
         content = Url(url, tuple(mirrors), tuple((headers or {}).items()), trusted=True)
         self.members.append(
-            Member(name, content, size, crc32, etag, _seconds(modified), mode, comment, may_exceed_4gib)
+            Member(
+                name, content, size, crc32, etag, _seconds(modified), mode, comment, may_exceed_4gib, _digest(digest)
+            )
         )
 
     def add_file(
@@ -336,14 +381,14 @@ class Bundle:
         mode: int | None = None,
         comment: str = "",
         may_exceed_4gib: bool = False,
+        digest: bytes | str | None = None,
     ) -> None:
         """Add content made on the fly: ``factory()`` returns an iterable of bytes, ``size`` of them if that is given.
 
         A strong ``etag`` promises that the factory gives the same bytes for as long as the tag stays the same.
         """
-        self.members.append(
-            Member(name, Stream(factory), size, crc32, etag, _seconds(modified), mode, comment, may_exceed_4gib)
-        )
+        made = _seconds(modified), mode, comment, may_exceed_4gib, _digest(digest)
+        self.members.append(Member(name, Stream(factory), size, crc32, etag, *made))
 
 
 def _one_of(what: str, value: object, choices: tuple[object, ...]) -> None:

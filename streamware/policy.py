@@ -166,7 +166,7 @@ class Policy:
             if isinstance(content, Url) and not content.trusted:
                 for url in (content.url, *content.mirrors):
                     try:
-                        self.admit_url(url)
+                        self.admit_url(str(url))
                     except (NotAllowed, InvalidTarget) as error:
                         error.member, error.index = member.name, index
                         raise

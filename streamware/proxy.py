@@ -14,7 +14,9 @@ import logging
 import socket
 import ssl
 import sys
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from http.client import HTTPException
 from io import DEFAULT_BUFFER_SIZE
@@ -36,6 +38,7 @@ from urllib3.exceptions import TimeoutError as PoolTimeout
 from urllib3.util import Retry, Timeout, parse_url
 from urllib3.util.connection import allowed_gai_family
 
+from streamware.answer import Answer
 from streamware.dial import dial
 from streamware.errors import (
     InvalidManifest,
@@ -47,7 +50,7 @@ from streamware.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from streamware.exchange import Answer, UpstreamChunks
+from streamware.exchange import Stop, UpstreamChunks
 from streamware.heads import Head, framed_length, given_headers, harmless, next_hop, own_headers, passed_back, where
 from streamware.model import Observer, Url
 from streamware.policy import Policy
@@ -64,6 +67,7 @@ _HOSTS = 64  # pools kept; the one unused for longest is given up
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NO_RETRIES = Retry(False, redirect=False)  # what is repeated is decided here
 _OUTSIDE = (HTTPError, HTTPException, OSError)
+_asking = threading.local()  # ``stop``: what ends the request this thread is about to make, or None
 _BASE = {"Accept-Encoding": "identity", "User-Agent": "streamware"}
 
 
@@ -100,17 +104,28 @@ class Upstream:
         }
         return pools
 
-    def source(self, content: Url, *, size: int | None = None, etag: str | None = None) -> UpstreamSource:
+    def source(
+        self,
+        content: Url,
+        *,
+        size: int | None = None,
+        etag: str | None = None,
+        digest: bytes | None = None,
+        proved: bool = False,
+    ) -> UpstreamSource:
         """A source for a member. Asks nobody yet.
 
         :param size: bytes the content must have; None: find out. :param etag: the entity-tag it must carry, or None.
+        :param digest: the SHA-256 it must have, which whoever reads it whole checks; None: not known.
+        :param proved: whoever reads it whole checks a declared size and checksum.
         :raises InvalidTarget: a URL or one of the member's own headers cannot be sent.
         :raises InvalidManifest: ``etag`` is no entity-tag.
         """
         if etag is not None and not is_entity_tag(etag):
             raise InvalidManifest("An etag must be an entity-tag, with its quotes.")
         for url in (content.url, *content.mirrors):
-            _parse(url)
+            if isinstance(url, str):
+                _parse(url)
         own = _with_base(own_headers(content.headers)) if content.headers else _BASE
         return UpstreamSource(
             self,
@@ -118,8 +133,9 @@ class Upstream:
             own,
             size=size,
             etag=etag,
-            chunk_bytes=self._policy.chunk_bytes,
-            held_seconds=self._policy.held_seconds,
+            digest=digest,
+            proved=proved,
+            policy=self._policy,
         )
 
     def forward(self, url: str, *, method: str = "GET", headers: Iterable[tuple[str, str]] = ()) -> Reply:
@@ -164,6 +180,7 @@ class Upstream:
             told = None if head.status in (204, 304) else length
             headers = tuple(passed_back(head, exchange.lines(), told))
             if not bodiless:
+                exchange.at_leisure()
                 chunks = UpstreamChunks(exchange, length, self._policy.chunk_bytes, failed=self.failed)
                 return Reply(head.status, headers, chunks)
             reply = Reply(head.status, headers, BytesBody())
@@ -185,11 +202,20 @@ class Upstream:
 
     # --- what sources need: see sources.upstream.Client ---
 
-    def ask(self, method: str, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str]) -> _Exchange:
+    def ask(
+        self,
+        method: str,
+        url: str,
+        content: Url,
+        own: Mapping[str, str],
+        extra: Mapping[str, str],
+        stop: Stop | None = None,
+    ) -> _Exchange:
         """Ask one URL of a member. ``own`` headers stay with the origin they were given for, ``extra`` go anywhere.
 
         Where as many answers of that host are open as may be, it waits for one of them to end, at most for
-        ``read_timeout_seconds``; an abort cannot end this wait sooner.
+        ``read_timeout_seconds``. ``stop`` ends that wait and the one for the answer at once; a connection that is being
+        made is given up only after its time.
         """
         return self._follow(
             method,
@@ -198,12 +224,15 @@ class Upstream:
             elsewhere={**_BASE, **extra},
             hops=self._policy.redirects(content),
             admit=not content.trusted,
+            stop=stop,
         )
 
     def spare(self, content: Url) -> bool:
         """Whether an answer may be opened before its turn: at most half of those of a host, lest the ones that wait for
         their turn keep out the ones whose turn it is. Asks nobody and never waits.
         """
+        if not isinstance(content.url, str):
+            return True  # where it leads is found out when it is opened
         try:
             return self._slots.spare(_origin(content.url))
         except InvalidTarget:
@@ -232,6 +261,7 @@ class Upstream:
         elsewhere: Mapping[str, str],
         hops: int,
         admit: bool,
+        stop: Stop | None = None,
     ) -> _Exchange:
         """Ask, and follow at most ``hops`` redirects; ``elsewhere`` are the headers once the origin has changed."""
         origin = url
@@ -241,7 +271,7 @@ class Upstream:
                     headers = elsewhere
                 if admit:
                     self._policy.admit_url(url)
-                exchange = self._exchange(method, url, headers, self._guarded if admit else self._trusted)
+                exchange = self._exchange(method, url, headers, self._guarded if admit else self._trusted, stop)
             except InvalidTarget as error:
                 if hop == 0:
                     raise
@@ -254,11 +284,17 @@ class Upstream:
             url = next_hop(url, location)
         raise UpstreamStatus(f"{head.url}: more than {hops} redirects", upstream_status=head.status)
 
-    def _exchange(self, method: str, url: str, headers: Mapping[str, str], pools: urllib3.PoolManager) -> _Exchange:
+    def _exchange(
+        self, method: str, url: str, headers: Mapping[str, str], pools: urllib3.PoolManager, stop: Stop | None
+    ) -> _Exchange:
         scheme, host, port, target = _parse(url)
         gate = _Gate(where(url))
-        slot = self._slots.take(_origin(url), self._policy.read_timeout_seconds)
+        slot = self._slots.take(
+            _origin(url), self._policy.read_timeout_seconds, lambda: stop is not None and stop.is_set
+        )
         if slot is None:
+            if stop is not None:
+                stop.wait(0.0)  # raises where that is why
             raise UpstreamBusy(
                 f"{where(url)}: {self._policy.opens_per_host} answers of its server are open, and none ended in time",
                 retry_after=self._policy.overload_retry_seconds,
@@ -268,6 +304,7 @@ class Upstream:
                 pool = pools.connection_from_host(
                     host, port, scheme, pool_kwargs={"ssl_context": self._tls} if scheme == "https" else None
                 )
+                _asking.stop = stop
                 response = pool.urlopen(
                     method,
                     target,
@@ -281,6 +318,8 @@ class Upstream:
         except BaseException:
             slot.free()
             raise
+        finally:
+            _asking.stop = None
         return _Exchange(response, gate, slot)
 
     @cached_property
@@ -334,7 +373,9 @@ class _Gate:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if isinstance(error, _OUTSIDE):
-            raise _translated(error)(f"{self.where}: {error}") from error
+            own = _translated(error)(f"{self.where}: {error}")
+            own.passing = not isinstance(error, SSLError | ssl.SSLError)  # a certificate will be no better soon
+            raise own from error
 
 
 def _translated(error: Exception) -> type[UpstreamError]:
@@ -354,6 +395,7 @@ class _Exchange:
         connection = response.connection
         assert isinstance(connection, _Connection)
         answer = connection.answer
+        assert answer is not None
         self.head = Head(gate.where, response.status, answer.version, answer.chunked, response.headers)
         self._response = response
         self._answer = answer
@@ -371,6 +413,14 @@ class _Exchange:
     def readable(self) -> bool:
         with self._gate:
             return self._answer.at_hand()
+
+    def at_leisure(self) -> None:
+        """For bodies that are passed on as they come, a stream of events perhaps: no rate is too low."""
+        self._answer.at_leisure()
+
+    def broken(self) -> bool:
+        with self._gate:
+            return self._answer.cut_off()
 
     def abort(self) -> None:
         if self._response.connection is not None:  # else it is back in the pool, and may be a neighbour's by now
@@ -414,7 +464,7 @@ class _Connection(HTTPConnection):
     """
 
     policy: Policy
-    answer: Answer
+    answer: Answer | None = None
     _used: tuple[str, str, Any, dict[str, Any]] | None = None
 
     @staticmethod
@@ -424,7 +474,8 @@ class _Connection(HTTPConnection):
     def response_class(  # type: ignore[override]  # http.client calls what is a class there
         self, sock: socket.socket, debuglevel: int = 0, method: str | None = None
     ) -> Answer:
-        self.answer = Answer(sock, debuglevel, method)
+        pace = self.policy.min_rate_bytes, self.policy.min_rate_seconds
+        self.answer = Answer(sock, debuglevel, method, pace=pace)
         return self.answer
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
@@ -432,10 +483,28 @@ class _Connection(HTTPConnection):
         super().request(method, url, body, headers, **options)
 
     def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
+        stop: Stop | None = _asking.stop
+        try:
+            if stop is None:
+                return self._awaited(lambda: False)
+            with stop.ending(self._shut_down):
+                return self._awaited(lambda: stop.is_set)
+        except BaseException:
+            if self.answer is not None:  # it holds the socket, for as long as somebody holds the error
+                self.answer.close()
+            raise
+
+    def _shut_down(self) -> None:
+        sock = self.sock
+        if sock is not None:
+            with suppress(OSError):  # closed already
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # the plain socket's method, for TLS too
+
+    def _awaited(self, stopped: Callable[[], bool]) -> urllib3.HTTPResponse:
         try:
             return super().getresponse()
         except ConnectionError:  # http.client's RemoteDisconnected is one; a failed send too is met only here
-            if self._used is None:
+            if self._used is None or stopped():
                 raise
         (method, url, headers, options), self._used = self._used, None
         self.retried()

@@ -22,7 +22,7 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors model plan reply hosting
+            errors model plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
@@ -31,8 +31,9 @@ FLOORS = {
         1: """
             checksums coding recall walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy exchange dial slots
+            proxy exchange answer dial slots
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
+            sources.healing sources.proof
         """,
         # The service.
         2: "admission service job links",
@@ -53,10 +54,11 @@ WORDS = {"errors", "model", "plan", "reply"}
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
-    "heads": {"semantics"},
+    "model": {"digests"},
+    "heads": {"digests", "semantics"},
     "policy": {"addresses"},
     "inner": {"heads", "semantics", "target"},
-    "manifest_fields": {"policy", "semantics", "target"},
+    "manifest_fields": {"digests", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
     "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip": {"formats.framing", "formats.zip_records"},
@@ -72,8 +74,10 @@ NEIGHBOURS: dict[str, set[str]] = {
     "ledger_writer": {"ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
-    "sources.upstream": {"exchange"},
-    "proxy": {"dial", "exchange", "slots", "sources.upstream"},
+    "sources.healing": {"exchange"},
+    "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
+    "sources.subrequest": {"sources.proof"},
+    "proxy": {"answer", "dial", "exchange", "slots", "sources.upstream"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},
     "resources": {"edge"},

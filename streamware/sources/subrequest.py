@@ -28,6 +28,7 @@ from streamware.inner import (
 )
 from streamware.model import Chunks, Facts
 from streamware.plan import Window
+from streamware.sources.proof import ProvedChunks
 from streamware.target import carried
 
 __all__ = ["Answer", "InnerSource", "SubrequestSource", "WsgiAnswer", "WsgiApp"]
@@ -89,7 +90,10 @@ class InnerSource:
         if kept is None:
             kept = self._ask("GET", self._part(start, length))
         answer, settled = kept
-        return _AnswerChunks(answer, cut(answer, skip=settled.skip, take=length, length=settled.length))
+        chunks = _AnswerChunks(answer, cut(answer, skip=settled.skip, take=length, length=settled.length))
+        if settled.facts.digest is not None and start == 0 and length in (None, settled.facts.size):
+            return ProvedChunks(chunks, settled.facts.digest)
+        return chunks
 
     def close(self) -> None:
         kept, self._kept = self._kept, None

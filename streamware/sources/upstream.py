@@ -8,22 +8,31 @@ what a head says is judged in ``streamware.heads``, and the bytes are counted in
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol, TypeVar
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Protocol
 
 from streamware.errors import (
+    ChecksumMismatch,
+    InvalidTarget,
     MemberChanged,
     MemberError,
     SizeMismatch,
+    SourceError,
+    StreamwareError,
     UpstreamError,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from streamware.exchange import Exchange, UpstreamChunks
-from streamware.heads import Head, facts_of_part, facts_of_whole, refusal, same_version, where
+from streamware.exchange import Exchange, Stop, UpstreamChunks
+from streamware.heads import Head, facts_of_part, facts_of_whole, refusal, same_version
 from streamware.model import Chunks, Facts, Url
+from streamware.policy import Policy
 from streamware.reply import BytesBody
 from streamware.semantics import is_strong
+from streamware.sources.healing import HealingChunks, Tries
+from streamware.sources.proof import ProvedChunks
 
 __all__ = ["Client", "UpstreamSource"]
 
@@ -31,14 +40,20 @@ __all__ = ["Client", "UpstreamSource"]
 # whoever waits for the first byte.
 _SKIP_BYTES = 64 * 1024 * 1024
 
-_T = TypeVar("_T")
-
 
 class Client(Protocol):
     """Who asks upstreams. Redirects are followed and every hop checked; ``opened``, ``retried``, ``failed`` count."""
 
-    def ask(self, method: str, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str]) -> Exchange:
-        """``own`` headers stay with the origin they were given for. Raises UpstreamError, NotAllowed."""
+    def ask(
+        self,
+        method: str,
+        url: str,
+        content: Url,
+        own: Mapping[str, str],
+        extra: Mapping[str, str],
+        stop: Stop | None = None,
+    ) -> Exchange:
+        """``own`` headers stay with the origin they were given for. Raises UpstreamError, NotAllowed, InvalidTarget."""
 
     def spare(self, content: Url) -> bool:
         """Whether an answer may be opened now whose turn comes later."""
@@ -56,12 +71,14 @@ class UpstreamSource:
     :param own: the headers every request for it carries.
     :param size: bytes the content must have, None if that is to be found out.
     :param etag: the entity-tag it must carry, or None.
-    :param chunk_bytes: the most one read asks for.
-    :param held_seconds: how long a kept answer is good for, where asking anew can be proved to give the same.
+    :param digest: the SHA-256 it must have, or None; compared here with what is announced, not with the bytes.
+    :param proved: a declared size and checksum of the whole are checked by whoever reads it whole.
 
     The first answer settles what is open; every later one must agree. A mirror need not share the main URL's
-    validator, unless ``etag`` is given or bytes from both would be joined. A start above 0 needs a strong validator, or
-    a given size; with the size alone nothing proves the version, so whoever joins the bytes checks their sum.
+    validator, unless ``etag`` is given or bytes from both would be joined. Bytes are joined where a strong validator
+    shows that they are of one version, or where ``proved`` holds and they are the whole. A start above 0 needs a strong
+    validator, or a given size; with the size alone nothing proves the version, so whoever joins the bytes checks their
+    sum.
     """
 
     def __init__(
@@ -72,18 +89,23 @@ class UpstreamSource:
         *,
         size: int | None,
         etag: str | None,
-        chunk_bytes: int,
-        held_seconds: float = 20.0,
+        digest: bytes | None,
+        proved: bool,
+        policy: Policy,
     ) -> None:
         self._client = client
         self._content = content
+        self._places = (content.url, *content.mirrors)
         self._own = own
-        self._chunk_bytes = chunk_bytes
+        self._policy = policy
         self._given_size = self._size = size
         self._given_etag = self._pin = etag
-        self._seen: dict[str, str] = {}  # URL -> validator it showed
-        self._held_seconds = held_seconds
+        self._given_digest = self._digest = digest
+        self._proved = proved
+        self._seen: dict[int, str] = {}  # place -> validator it showed
         self._kept: tuple[Exchange, Facts, float] | None = None
+        self._opening: Stop | None = None
+        self._aborted = False
 
     def probe(self, *, keep: bool = False) -> Facts:
         """Ask with HEAD, and with GET where that says too little or anything bad; with ``keep`` with GET at once, as
@@ -92,8 +114,14 @@ class UpstreamSource:
         :raises MemberError: neither the URL nor any mirror gives what was promised.
         """
         self.close()
+        stop = self._stopped()
         keep = keep and self.spare()
-        return self._first(lambda url: self._probe(url, keep))
+
+        def attempt(place: int) -> Facts:
+            with self._counted(stop):
+                return self._probe(place, keep, stop)
+
+        return self._tries(stop).open(attempt)
 
     def spare(self) -> bool:
         """Whether it may be opened before its turn: too many answers that wait keep out those whose turn it is."""
@@ -101,6 +129,8 @@ class UpstreamSource:
 
     def open(self, start: int, length: int | None) -> Chunks:
         """Open ``length`` bytes from ``start``; see ``Source.open``. The caller closes the result.
+
+        A body that breaks off is gone on with, from the same URL or a mirror, where that can be proved the same.
 
         :raises SizeMismatch: the member is not as long as was promised.
         :raises MemberChanged: its validator differs, or cannot prove the version.
@@ -111,12 +141,27 @@ class UpstreamSource:
             raise SizeMismatch(f"{start + (length or 0)} bytes are wanted of {size}")
         if length == 0 and (start or size):
             return BytesBody()
+        stop = self._stopped()
+        tries = self._tries(stop)
+        chunks = None
         if start == 0 and self._kept is not None:
             chunks = self._kept_chunks(size if length is None else length)
-            if chunks is not None:
-                return chunks
-        self.close()
-        return self._first(lambda url: self._open(url, start, length))
+        if chunks is None:
+            self.close()
+            chunks = tries.open(lambda place: self._open(place, start, length, stop))
+        whole = start == 0 and length in (None, self._size)
+        reading = _Reading(self, start, length, stop, self._pin, proved=self._proved and whole)
+        healing = HealingChunks(chunks, reading, tries, stop)
+        if self._digest is not None and self._given_digest is None and whole:
+            return ProvedChunks(healing, self._digest)
+        return healing
+
+    def abort(self) -> None:
+        """From any thread: what is being asked ends at once, and nothing more is asked."""
+        self._aborted = True
+        opening = self._opening
+        if opening is not None:
+            opening.set()
 
     def close(self) -> None:
         """Give up what ``probe(keep=True)`` kept. Idempotent."""
@@ -124,29 +169,50 @@ class UpstreamSource:
         if kept is not None:
             kept[0].discard()
 
-    def _first(self, attempt: Callable[[str], _T]) -> _T:
-        """The first success among the URL and its mirrors; else the URL's own error."""
-        first: MemberError | None = None
-        for url in (self._content.url, *self._content.mirrors):
-            try:
-                return attempt(url)
-            except MemberError as error:
+    def _stopped(self) -> Stop:
+        """A stop for what begins now: ending one reading leaves others of the same source alone."""
+        stop = self._opening = Stop()
+        if self._aborted:
+            stop.set()
+        return stop
+
+    def _tries(self, stop: Stop) -> Tries:
+        return Tries(len(self._places), self._policy, stop, self._client.retried)
+
+    @contextmanager
+    def _counted(self, stop: Stop) -> Iterator[None]:
+        try:
+            yield
+        except MemberError:
+            if not stop.is_set:
                 self._client.failed()
-                if first is None:
-                    first = error
-                else:
-                    first.detail += f"; then {error.detail}"
-        assert first is not None
-        raise first
+            raise
 
-    # --- one URL ---
+    # --- one place: the URL or a mirror ---
 
-    def _probe(self, url: str, keep: bool) -> Facts:
+    def _ask(self, method: str, place: int, extra: Mapping[str, str], stop: Stop) -> Exchange:
+        url = self._places[place]
+        if isinstance(url, str):
+            return self._client.ask(method, url, self._content, self._own, extra, stop)
+        try:
+            made = url()
+        except StreamwareError:
+            raise
+        except Exception as error:
+            raise SourceError(f"the function that makes a URL failed: {error!r}") from error
+        if not isinstance(made, str):
+            raise SourceError(f"the function that makes a URL gave a {type(made).__name__}")
+        try:
+            return self._client.ask(method, made, self._content, self._own, extra, stop)
+        except InvalidTarget as error:
+            raise SourceError(f"the function that makes a URL gave one that cannot be asked: {error}") from error
+
+    def _probe(self, place: int, keep: bool, stop: Stop) -> Facts:
         if not keep:
-            facts = self._ask_head(url)
+            facts = self._ask_head(place, stop)
             if facts is not None:
-                return self._settled(url, facts)
-        exchange, facts = self._get(url)
+                return self._settled(place, facts)
+        exchange, facts = self._get(place, stop)
         if keep:
             self._kept = exchange, facts, time.monotonic()
             self._client.opened()
@@ -154,93 +220,116 @@ class UpstreamSource:
             exchange.discard()
         return facts
 
-    def _ask_head(self, url: str) -> Facts | None:
+    def _ask_head(self, place: int, stop: Stop) -> Facts | None:
         """What HEAD says, if it is good and of use; it never decides alone, as many servers give it little thought."""
         try:
-            exchange = self._client.ask("HEAD", url, self._content, self._own, {})
+            exchange = self._ask("HEAD", place, {}, stop)
             exchange.discard()
             facts = facts_of_whole(exchange.head)
             if not facts.size:  # some frameworks measure the body they did not make, and say 0
                 return None
-            self._check(url, facts)
-        except (UpstreamTimeout, UpstreamUnreachable):
+            self._check(place, exchange.head, facts)
+        except (UpstreamTimeout, UpstreamUnreachable, SourceError):
             raise
         except MemberError:
             return None
         return facts
 
-    def _get(self, url: str) -> tuple[Exchange, Facts]:
+    def _get(self, place: int, stop: Stop) -> tuple[Exchange, Facts]:
         """GET the whole; the answer agrees with all that is promised."""
         # RFC 9110 section 13.1.1: a server that knows it has another version need not send it.
         extra = {"If-Match": self._given_etag} if self._given_etag and is_strong(self._given_etag) else {}
-        exchange = self._client.ask("GET", url, self._content, self._own, extra)
+        exchange = self._ask("GET", place, extra, stop)
         try:
             if extra and exchange.head.status == 412:
-                raise MemberChanged(f"{where(url)}: it no longer has the version {self._given_etag}")
+                raise MemberChanged(f"{exchange.head.url}: it no longer has the version {self._given_etag}")
             facts = self._whole(exchange.head)
-            self._check(url, facts)
+            self._check(place, exchange.head, facts)
         except BaseException:
             exchange.discard()
             raise
-        return exchange, self._settled(url, facts)
+        return exchange, self._settled(place, facts)
 
     def _whole(self, head: Head) -> Facts:
         facts = facts_of_whole(head)
-        if facts.size is None and not head.chunked and self._given_size is None:
+        if facts.size is None and not head.chunked and self._given_size is None and self._given_digest is None:
             raise UpstreamError(
                 f"{head.url}: a body without length that ends when the connection does: its end proves nothing"
             )
         return facts
 
-    def _open(self, url: str, start: int, length: int | None) -> Chunks:
-        """Open one URL at an offset: here a member that broke off is taken up again, wherever it is."""
+    def _open(self, place: int, start: int, length: int | None, stop: Stop) -> UpstreamChunks:
+        """Open one place at an offset; nothing has been given yet."""
+        with self._counted(stop):
+            return self._opened(place, start, length, stop)
+
+    def _opened(self, place: int, start: int, length: int | None, stop: Stop) -> UpstreamChunks:
         size = self._size
         if start == 0 and (length is None or size is None or length == size):
-            exchange, facts = self._get(url)
-            promise = length if length is not None else self._size
-            return self._chunks(exchange, facts, promise, 0)
-        stop = size if length is None else start + length
-        exchange = self._client.ask("GET", url, self._content, self._own, self._range(start, stop))
+            exchange, facts = self._get(place, stop)
+            self._continue_from(facts)
+            return self._chunks(exchange, length if length is not None else self._size)
+        end = size if length is None else start + length
+        pin = self._pin
+        if start and not is_strong(pin) and self._given_size is None:
+            raise MemberChanged("without a strong validator no part can be proved to be of one version")
+        chunks, facts = self._part(place, start, end, stop, pin, pin, time.monotonic() + self._policy.heal_seconds)
+        self._continue_from(facts)
+        return chunks
+
+    def _part(
+        self, place: int, start: int, end: int | None, stop: Stop, asked: str | None, pin: str | None, until: float
+    ) -> tuple[UpstreamChunks, Facts]:
+        """A part of the version ``asked`` for, if that is strong; ``pin`` is what bytes given before are of.
+
+        :param until: the time (``monotonic``) by which its first byte must be reached.
+        """
+        headers = {"Range": f"bytes={start}-{'' if end is None else end - 1}"}
+        if asked is not None and is_strong(asked):
+            headers["If-Range"] = asked
+        exchange = self._ask("GET", place, headers, stop)
         try:
             head = exchange.head
             if head.status == 206:
-                facts, skip = facts_of_part(head, start, stop), 0
+                facts, skip = facts_of_part(head, start, end), 0
             elif head.status == 200:
                 facts, skip = self._whole(head), start
             elif head.status == 416:
                 raise SizeMismatch(f"{head.url}: there is no byte {start}")
             else:
                 raise refusal(head)
-            self._check(url, facts)
-            if start:
-                self._prove(url, facts)
+            self._check(place, head, facts)
+            if start and is_strong(pin) and facts.validator != pin:
+                raise MemberChanged(f"{head.url}: the validator is {facts.validator}, and earlier bytes were of {pin}")
             if skip > _SKIP_BYTES:
                 raise UpstreamError(f"{head.url}: no ranges, and {skip} bytes would have to be thrown away")
         except BaseException:
             exchange.discard()
             raise
-        self._settled(url, facts)
-        end = facts.size if stop is None else stop
-        return self._chunks(exchange, facts, None if end is None else end - start, skip)
+        self._settled(place, facts)
+        end = facts.size if end is None else end
+        return self._chunks(exchange, None if end is None else end - start, skip=skip, until=until), facts
 
-    def _chunks(self, exchange: Exchange, facts: Facts, promise: int | None, skip: int) -> UpstreamChunks:
+    def _chunks(
+        self, exchange: Exchange, promise: int | None, *, skip: int = 0, until: float | None = None
+    ) -> UpstreamChunks:
         self._client.opened()
-        self._continue_from(facts)
-        return UpstreamChunks(exchange, promise, self._chunk_bytes, skip=skip, failed=self._client.failed)
+        failed = self._client.failed
+        return UpstreamChunks(exchange, promise, self._policy.chunk_bytes, skip=skip, until=until, failed=failed)
 
     def _kept_chunks(self, promise: int | None) -> UpstreamChunks | None:
         """The kept answer with its first bytes read; None if its connection died while it waited."""
         assert self._kept is not None
         (exchange, facts, since), self._kept = self._kept, None
-        if is_strong(facts.validator) and time.monotonic() - since > self._held_seconds:
+        if is_strong(facts.validator) and time.monotonic() - since > self._policy.held_seconds:
             # Servers give up an answer that nobody reads, in the middle of what is on its way; that asking anew gives
             # the same version can be proved, so it is the safer of the two.
             exchange.discard()
             return None
-        chunks = UpstreamChunks(exchange, promise, self._chunk_bytes, failed=self._client.failed)
+        chunks = UpstreamChunks(exchange, promise, self._policy.chunk_bytes, failed=self._client.failed)
         try:
             chunks.start()
-        except UpstreamError:
+        except (UpstreamError, SizeMismatch):
             self._client.retried()
             return None
         self._continue_from(facts)
@@ -248,40 +337,56 @@ class UpstreamSource:
 
     # --- promises ---
 
-    def _range(self, start: int, stop: int | None) -> dict[str, str]:
-        headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
-        if is_strong(self._pin):
-            assert self._pin is not None
-            headers["If-Range"] = self._pin
-        elif start and self._given_size is None:
-            raise MemberChanged("without a strong validator no part can be proved to be of one version")
-        return headers
-
     def _continue_from(self, facts: Facts) -> None:
         if self._given_etag is None:
             self._pin = facts.validator
 
-    def _check(self, url: str, facts: Facts) -> None:
-        size, pin = self._size, self._given_etag or self._seen.get(url)
+    def _check(self, place: int, head: Head, facts: Facts) -> None:
+        size, pin, digest = self._size, self._given_etag or self._seen.get(place), self._digest
         if size is not None and facts.size is not None and facts.size != size:
-            raise SizeMismatch(f"{where(url)}: {facts.size} bytes, and {size} were promised")
+            raise SizeMismatch(f"{head.url}: {facts.size} bytes, and {size} were promised")
         if pin is not None and not same_version(pin, facts.validator):
-            raise MemberChanged(f"{where(url)}: the validator is {facts.validator}, and {pin} was expected")
+            raise MemberChanged(f"{head.url}: the validator is {facts.validator}, and {pin} was expected")
+        if digest is not None and facts.digest not in (None, digest):
+            raise ChecksumMismatch(f"{head.url}: another SHA-256 is announced than the {digest.hex()} promised")
 
-    def _prove(self, url: str, facts: Facts) -> None:
-        if is_strong(self._pin) and facts.validator != self._pin:
-            raise MemberChanged(
-                f"{where(url)}: the validator is {facts.validator}, and earlier bytes were of {self._pin}"
-            )
-
-    def _settled(self, url: str, facts: Facts) -> Facts:
+    def _settled(self, place: int, facts: Facts) -> Facts:
         """Hold later answers to these facts."""
         if facts.validator is not None:
-            self._seen[url] = facts.validator
+            self._seen[place] = facts.validator
             if self._pin is None:
                 self._pin = facts.validator
+        if self._digest is None:
+            self._digest = facts.digest
         if self._size is None:
             self._size = facts.size
-        if facts.size == self._size:
-            return facts
-        return Facts(self._size, facts.modified, facts.validator, media_type=facts.media_type)
+        return facts if facts.size == self._size else replace(facts, size=self._size)
+
+
+class _Reading:
+    """One run of a member's bytes, over as many answers as it takes (``healing.Reading``)."""
+
+    def __init__(
+        self, source: UpstreamSource, start: int, length: int | None, stop: Stop, pin: str | None, *, proved: bool
+    ) -> None:
+        self._source = source
+        self._start = start
+        self._length = length
+        self._stop = stop
+        self._pin = pin  # the validator of the bytes given so far
+        self._proved = proved
+
+    def joins(self) -> bool:
+        return self._proved or is_strong(self._pin)
+
+    def again(self, place: int, given: int, until: float) -> UpstreamChunks:
+        source, start, length = self._source, self._start, self._length
+        if not given:
+            chunks = source._open(place, start, length, self._stop)
+            self._pin = source._pin
+            return chunks
+        end = source._size if length is None else start + length
+        # A mirror's own validator says no more than that its version is the one it had before.
+        asked, pin = (source._seen.get(place), None) if self._proved else (self._pin, self._pin)
+        with source._counted(self._stop):
+            return source._part(place, start + given, end, self._stop, asked, pin, until)[0]

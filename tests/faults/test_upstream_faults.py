@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import resource
 import socket
@@ -29,32 +28,10 @@ from streamware.model import Chunks, Url
 from streamware.policy import Policy
 from streamware.proxy import Upstream, UpstreamSource
 from tests.conftest import judge
-from tests.faults.upstreams import Peer, Request, ScriptedUpstream, answer, content, free_port
+from tests.faults.upstreams import Peer, Request, ScriptedUpstream, Tally, answer, asking, content, free_port, read
 
 TEXT = bytes(range(256)) * 4096  # 1 MiB
 CHUNKED = "Transfer-Encoding: chunked"
-
-
-class Tally:
-    """An observer that counts."""
-
-    def __init__(self) -> None:
-        self.opened = self.retries = self.failures = 0
-
-    def download_started(self) -> None: ...
-
-    def first_byte(self, seconds: float) -> None: ...
-
-    def download_ended(self, outcome: str, *, members: int, bytes_out: int, bytes_in: int) -> None: ...
-
-    def upstream_opened(self) -> None:
-        self.opened += 1
-
-    def upstream_retried(self) -> None:
-        self.retries += 1
-
-    def upstream_failed(self) -> None:
-        self.failures += 1
 
 
 @pytest.fixture
@@ -64,31 +41,19 @@ def tally() -> Tally:
 
 @pytest.fixture
 def client(tally: Tally) -> Iterator[Upstream]:
-    """What it leaves is collected after each test, so that a lost socket shows."""
-    upstream = Upstream(Policy(read_timeout_seconds=10.0), tally)
-    yield upstream
-    upstream.close()
-    gc.collect()
+    with asking(Policy(read_timeout_seconds=10.0, retry_pause_seconds=0.01), tally) as upstream:
+        yield upstream
 
 
 @pytest.fixture
 def hasty(tally: Tally) -> Iterator[Upstream]:
     """For those that wait in vain."""
-    upstream = Upstream(Policy(read_timeout_seconds=0.4, connect_timeout_seconds=0.4), tally)
-    yield upstream
-    upstream.close()
-    gc.collect()
+    with asking(Policy(read_timeout_seconds=0.4, connect_timeout_seconds=0.4), tally) as upstream:
+        yield upstream
 
 
 def source(client: Upstream, url: str, *, size: int | None = None) -> UpstreamSource:
     return client.source(Url(url, trusted=True), size=size)
-
-
-def read(chunks: Chunks) -> bytes:
-    try:
-        return b"".join(chunks)
-    finally:
-        chunks.close()
 
 
 def got_before(chunks: Chunks, error: type[Exception]) -> bytes:
@@ -104,19 +69,22 @@ def got_before(chunks: Chunks, error: type[Exception]) -> bytes:
 # --- nobody there ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(1)
 def test_a_refused_connection(client: Upstream, tally: Tally) -> None:
     for ask in (lambda s: s.probe(), lambda s: s.probe(keep=True), lambda s: s.open(0, None)):
         with pytest.raises(UpstreamUnreachable):
             ask(source(client, f"http://127.0.0.1:{free_port()}/"))
-    assert (tally.opened, tally.failures, tally.retries) == (0, 3, 0)
+    assert (tally.opened, tally.failures, tally.retries) == (0, 9, 6)  # three tries each
 
 
+@pytest.mark.case(2)
 def test_a_name_that_does_not_resolve(client: Upstream) -> None:
     name = ".".join(["a" * 60] * 5)  # longer than DNS allows: refused without asking anybody
     with pytest.raises(UpstreamUnreachable):
         source(client, f"http://{name}/").probe()
 
 
+@pytest.mark.case(1)
 def test_a_connection_that_is_never_made(hasty: Upstream) -> None:
     with contextlib.ExitStack() as stack:
         full = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
@@ -134,6 +102,7 @@ def test_a_connection_that_is_never_made(hasty: Upstream) -> None:
 # --- heads -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(6)
 def test_a_head_that_never_comes(hasty: Upstream, tally: Tally) -> None:
     with ScriptedUpstream(lambda request, peer: peer.stall()) as upstream:
         started = time.monotonic()
@@ -167,6 +136,7 @@ def test_a_head_that_never_comes(hasty: Upstream, tally: Tally) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Le",
     ],
 )
+@pytest.mark.case(7)
 def test_heads_that_are_none(client: Upstream, reply: bytes) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(reply)
@@ -182,6 +152,7 @@ def test_heads_that_are_none(client: Upstream, reply: bytes) -> None:
 
 
 @pytest.mark.parametrize("line", ["Content-Length: 5", "Transfer-Encoding: chunked"])
+@pytest.mark.case(7)
 def test_a_head_cut_between_two_lines(client: Upstream, line: str) -> None:
     """http.client takes that for the end of the head; the body that is missing then tells."""
 
@@ -196,6 +167,7 @@ def test_a_head_cut_between_two_lines(client: Upstream, line: str) -> None:
             read(client.forward(upstream.url()).body)
 
 
+@pytest.mark.case(8)
 def test_a_length_beside_chunks_is_not_used_nor_the_connection_again(client: Upstream) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(b"5\r\nhello\r\n0\r\n\r\n", CHUNKED, length=3))
@@ -211,6 +183,7 @@ def test_a_length_beside_chunks_is_not_used_nor_the_connection_again(client: Ups
 # --- bodies ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(15)
 def test_a_body_that_stalls(hasty: Upstream, tally: Tally) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(TEXT[:1000], length=2000))
@@ -227,6 +200,7 @@ def test_a_body_that_stalls(hasty: Upstream, tally: Tally) -> None:
 
 @pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("sent", [0, 1, 999])
+@pytest.mark.case(17)
 def test_a_body_cut_short_of_its_length(client: Upstream, tally: Tally, reset: bool, sent: int) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(TEXT[:sent], length=1000))
@@ -241,7 +215,8 @@ def test_a_body_cut_short_of_its_length(client: Upstream, tally: Tally, reset: b
         assert TEXT[:sent].startswith(got_before(chunks, UpstreamError))
         with pytest.raises(BodyClosed):
             next(chunks)
-        assert tally.failures == 1
+        # What has been given is of no proved version; before that, anything will do.
+        assert tally.failures == (1 if sent else 5)
 
 
 @pytest.mark.parametrize(
@@ -257,6 +232,7 @@ def test_a_body_cut_short_of_its_length(client: Upstream, tally: Tally, reset: b
         (b"5\r\nhello\r\n" + b"1" * 70_000, b"hello"),
     ],
 )
+@pytest.mark.case(10, 17)
 def test_chunks_that_do_not_end(client: Upstream, body: bytes, whole: bytes) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(body, CHUNKED, length=None))
@@ -285,6 +261,7 @@ def test_chunks_in_tiny_bites(client: Upstream) -> None:
         chunks.close()
 
 
+@pytest.mark.case(11, 17)
 def test_a_reset_is_no_end(client: Upstream) -> None:
     """Where only the connection's end ends the body, a reset must not look like one, however late it is noticed."""
 
@@ -319,6 +296,7 @@ def test_a_reset_right_behind_the_head_is_no_end(client: Upstream, tally: Tally)
 @pytest.mark.parametrize("framing", ["length", "chunked"])
 @pytest.mark.parametrize("size", [0, 5, 7_900, 8_000, 8_150, 100_000])
 @pytest.mark.parametrize("pause", [0.0, 0.03])
+@pytest.mark.case(18)
 def test_more_than_was_announced_is_never_read_as_the_next_answer(
     client: Upstream, framing: str, size: int, pause: float
 ) -> None:
@@ -378,6 +356,7 @@ def test_what_follows_an_interim_answer_is_not_the_next_answer(client: Upstream)
         assert read(client.forward(upstream.url("/b")).body) == b"genuine"
 
 
+@pytest.mark.case(18)
 def test_a_long_body_is_cut_at_the_promise(client: Upstream, caplog: pytest.LogCaptureFixture) -> None:
     for chunks in ([b"hello world"], [b"hello", b" world"], [b"hel", b"lo w", b"orld"]):
         body = b"".join(b"%x\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n"
@@ -391,13 +370,15 @@ def test_a_long_body_is_cut_at_the_promise(client: Upstream, caplog: pytest.LogC
     assert "more bytes came" in caplog.text
 
 
+@pytest.mark.case(12)
 def test_a_chunked_body_shorter_than_promised(client: Upstream, tally: Tally) -> None:
     with ScriptedUpstream(content(TEXT[:1000], chunked=True)) as upstream:
         chunks = source(client, upstream.url(), size=1001).open(0, None)
         assert got_before(chunks, SizeMismatch) == TEXT[:1000]
-        assert tally.failures == 1
+        assert tally.failures == 2  # asked for the byte that is missing, the server says that there is none
 
 
+@pytest.mark.case(19)
 def test_a_body_that_changes_between_plan_and_fetch(client: Upstream) -> None:
     versions = iter((content(TEXT), content(TEXT[:-1], etag='"v2"')))
 
@@ -452,8 +433,8 @@ def test_a_stale_connection_is_replaced_no_second_time(client: Upstream, tally: 
         assert read(source(client, upstream.url()).open(0, None)) == TEXT
         with pytest.raises(UpstreamError):
             source(client, upstream.url()).open(0, None)
-        assert (upstream.connections, len(upstream.requests)) == (2, 3)
-        assert (tally.retries, tally.failures) == (1, 1)
+        assert (upstream.connections, len(upstream.requests)) == (4, 5)  # three tries, the first of them replaced
+        assert (tally.retries, tally.failures) == (3, 3)
 
 
 def test_a_replaced_connection_has_the_usual_patience(tally: Tally) -> None:
@@ -475,11 +456,14 @@ def test_a_replaced_connection_has_the_usual_patience(tally: Tally) -> None:
     client.close()
 
 
-def test_a_new_connection_that_dies_is_not_replaced(client: Upstream, tally: Tally) -> None:
+def test_a_new_connection_that_dies_is_not_replaced_at_once(client: Upstream, tally: Tally) -> None:
     with ScriptedUpstream(lambda request, peer: peer.close()) as upstream:
         with pytest.raises(UpstreamError):
-            source(client, upstream.url()).open(0, None)
+            client.forward(upstream.url())
         assert (upstream.connections, tally.retries) == (1, 0)
+        with pytest.raises(UpstreamError):
+            source(client, upstream.url()).open(0, None)
+        assert (upstream.connections, tally.retries) == (4, 2)
 
 
 def test_a_stale_connection_to_a_server_that_is_gone(client: Upstream, tally: Tally) -> None:
@@ -498,7 +482,7 @@ def test_a_stale_connection_to_a_server_that_is_gone(client: Upstream, tally: Ta
         upstream._listener.shutdown(socket.SHUT_RDWR)
         with pytest.raises(UpstreamUnreachable):
             source(client, upstream.url()).open(0, None)
-        assert tally.retries == 1
+        assert tally.retries == 3
 
 
 def test_an_idle_connection_that_was_closed_is_simply_not_used(client: Upstream, tally: Tally) -> None:
@@ -556,6 +540,7 @@ def test_abort_ends_a_blocked_read(tally: Tally, framing: str) -> None:
     client.close()
 
 
+@pytest.mark.case(27)
 def test_downloads_that_are_given_up_leave_nothing_behind(client: Upstream) -> None:
     def descriptors() -> int:
         return len(os.listdir("/dev/fd"))
@@ -685,6 +670,7 @@ def test_tls_works(client: Upstream, trusting: ssl.SSLContext) -> None:
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(3)
 def test_tls_with_another_name(client: Upstream, trusting: ssl.SSLContext) -> None:
     with ScriptedUpstream(content(TEXT), tls=trusting) as upstream:
         with pytest.raises(UpstreamUnreachable):
@@ -693,6 +679,7 @@ def test_tls_with_another_name(client: Upstream, trusting: ssl.SSLContext) -> No
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(3)
 def test_tls_with_an_unknown_authority(client: Upstream, valid: tuple[Path, ssl.SSLContext]) -> None:
     with ScriptedUpstream(content(TEXT), tls=valid[1]) as upstream:
         with pytest.raises(UpstreamUnreachable):
@@ -702,6 +689,7 @@ def test_tls_with_an_unknown_authority(client: Upstream, valid: tuple[Path, ssl.
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(3)
 def test_tls_that_has_expired(client: Upstream, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cert, context = certificate(tmp_path, "old", "20200101000000Z", "20200102000000Z")
     monkeypatch.setenv("SSL_CERT_FILE", str(cert))
@@ -711,6 +699,7 @@ def test_tls_that_has_expired(client: Upstream, tmp_path: Path, monkeypatch: pyt
         assert not upstream.requests
 
 
+@pytest.mark.case(3)
 def test_tls_to_a_server_that_speaks_none(client: Upstream) -> None:
     def serve(server: socket.socket) -> None:
         with contextlib.suppress(OSError):
@@ -728,6 +717,7 @@ def test_tls_to_a_server_that_speaks_none(client: Upstream) -> None:
 
 
 @pytest.mark.judge("openssl")
+@pytest.mark.case(5)
 def test_a_redirect_out_of_tls_is_refused(client: Upstream, trusting: ssl.SSLContext) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(b"", f"Location: {clear.url()}", status="302 Found"))

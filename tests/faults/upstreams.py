@@ -13,6 +13,7 @@ raises what a script raised. A peer that has gone away is no error: that is what
 from __future__ import annotations
 
 import contextlib
+import gc
 import re
 import socket
 import ssl
@@ -23,9 +24,66 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import NamedTuple
 
-__all__ = ["Peer", "Request", "Script", "ScriptedUpstream", "answer", "content", "free_port", "in_turn"]
+from streamware.model import Chunks
+from streamware.policy import Policy
+from streamware.proxy import Upstream
+from streamware.reply import ReplyBody
+
+__all__ = [
+    "Peer",
+    "Request",
+    "Script",
+    "ScriptedUpstream",
+    "Tally",
+    "answer",
+    "asking",
+    "content",
+    "free_port",
+    "in_turn",
+    "read",
+]
 
 PATIENCE = 10.0  # seconds any single wait may take
+
+
+class Tally:
+    """An observer that counts."""
+
+    def __init__(self) -> None:
+        self.opened = self.retries = self.failures = 0
+
+    def download_started(self) -> None: ...
+
+    def first_byte(self, seconds: float) -> None: ...
+
+    def download_ended(self, outcome: str, *, members: int, bytes_out: int, bytes_in: int) -> None: ...
+
+    def upstream_opened(self) -> None:
+        self.opened += 1
+
+    def upstream_retried(self) -> None:
+        self.retries += 1
+
+    def upstream_failed(self) -> None:
+        self.failures += 1
+
+
+@contextlib.contextmanager
+def asking(policy: Policy, tally: Tally) -> Iterator[Upstream]:
+    """An Upstream that leaves no socket behind: an unclosed one warns when it is collected, and warnings are errors."""
+    upstream = Upstream(policy, tally)
+    try:
+        yield upstream
+    finally:
+        upstream.close()
+        gc.collect()
+
+
+def read(body: Chunks | ReplyBody) -> bytes:
+    try:
+        return b"".join(body)
+    finally:
+        body.close()
 
 
 class Request(NamedTuple):

@@ -110,7 +110,7 @@ def test_the_name_or_the_format_decides(name: str, format: str | None, expected:
 
 def test_null_is_not_given() -> None:
     nothing = dict.fromkeys(
-        ("url", "text", "mirrors", "size", "crc32", "etag", "modified", "mode", "comment", "may_exceed_4gib")
+        ("url", "text", "mirrors", "size", "crc32", "digest", "etag", "modified", "mode", "comment", "may_exceed_4gib")
     )
     body = manifest({"name": "a", "path": "/a", **nothing}, format=None, compress=None, comment=None, on_error=None)
     bundle = from_json(body, POLICY)
