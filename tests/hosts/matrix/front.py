@@ -25,7 +25,7 @@ _SERVERS = """
             proxy_cache archives;
             proxy_cache_valid 200 1m;
             proxy_ignore_headers Cache-Control X-Accel-Buffering;
-            add_header X-Cache $upstream_cache_status;
+            add_header X-Cache $upstream_cache_status always;
         }}
     }}
 """
