@@ -181,11 +181,10 @@ def test_a_break_shows_to_a_bare_socket(running: Running, host: Host) -> None:
         except ConnectionResetError:
             pass
     if not got:
-        return  # the host has dropped what it had not sent yet
+        return  # granian drops what it had not sent yet: the whole answer, the body, or some of it
     head, _, body = got.partition(b"\r\n\r\n")
     length = re.search(rb"(?im)^content-length: ([0-9]+)\r?$", head)
     assert length, got[:200]
-    assert LATE[1][1:].encode() in body, "the failing member's header"
     assert len(body) < int(length[1])
     assert b"PK\x05\x06" not in body[-22:]
 
