@@ -9,8 +9,13 @@ ZSTD = ["zstandard>=0.22"]
 SQL = ["sqlalchemy>=2"]
 POSTGRESQL = [*SQL, "psycopg[binary]>=3.1"]
 SERVE = ["uvicorn>=0.30", "prometheus-client>=0.20", *FAST, *ZSTD, *SQL]
+# Every server of docs/hosts.md. h2 is what hypercorn speaks HTTP/2 with; pyuwsgi is uWSGI without a compiler.
+HOSTS = [
+    *("gunicorn>=25.1", "gevent>=24.10", "waitress>=3", "pyuwsgi>=2.0.28", "cheroot>=10", "granian>=2"),
+    *("uvicorn>=0.30", "httptools>=0.6", "hypercorn>=0.17", "h2>=4", "daphne>=4.1"),
+]
 # pyyaml reads the manifests of deploy/ to hold them against the command line they name.
-TEST = ["pytest>=9", "hypothesis>=6.100", "gunicorn>=23", "flask>=3", "fastapi>=0.110", "django>=5", "pyyaml>=6"]
+TEST = ["pytest>=9", "hypothesis>=6.100", *HOSTS, "flask>=3", "fastapi>=0.110", "django>=5", "pyyaml>=6"]
 
 setup(
     name="streamware",
@@ -34,6 +39,7 @@ setup(
         "sql": SQL,
         "postgresql": POSTGRESQL,
         "serve": SERVE,
+        "hosts": HOSTS,
         "test": [*TEST, *SERVE, *POSTGRESQL],
     },
     entry_points={"console_scripts": ["streamware = streamware.server.cli:main"]},

@@ -147,9 +147,9 @@ def _begin(reply: Reply, method: str, start_response: Callable[..., Any]) -> Ite
     except BaseException:
         reply.body.close()
         raise
-    if method == "HEAD":
+    if method == "HEAD" or reply.body.length == 0:
         reply.body.close()
-        return []
+        return [b""]  # not nothing: some servers send no head before the first piece, be it empty
     return reply.body
 
 

@@ -7,12 +7,9 @@ at its own sockets.
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import select
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -22,9 +19,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["Answer", "File", "Host", "Node", "hosting", "until"]
+from tests.hosts.servers import ROOT, python_process, until
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+__all__ = ["ROOT", "Answer", "File", "Host", "Node", "hosting", "until"]
+
 MODIFIED = "Tue, 05 Nov 2024 06:07:08 GMT"
 ENDLESS = 1 << 30  # bytes that ``Node.endless`` and ``Node.silent`` promise
 
@@ -33,16 +31,6 @@ _COMMANDS = {
     "asgi": "uvicorn --host 127.0.0.1 --port 0 --lifespan off",
 }
 _READY = re.compile(r"(?:Listening at: http://127\.0\.0\.1:|running on http://127\.0\.0\.1:)(\d+)")
-
-
-def until(what: object, seconds: float = 10.0) -> float:
-    """Poll ``what()`` until it is true, and return how long that took. Fails after ``seconds``."""
-    assert callable(what)
-    began = time.monotonic()
-    while not what():
-        assert time.monotonic() - began < seconds, f"not within {seconds} s"
-        time.sleep(0.005)
-    return time.monotonic() - began
 
 
 # --- upstream ----------------------------------------------------------------------------------------------------
@@ -263,24 +251,9 @@ def hosting(
     server, *options = _COMMANDS[kind].split()
     if kind == "asgi" and target.endswith("()"):
         target, options = target[:-2], [*options, "--factory"]
-    command = [sys.executable, "-W", "always::ResourceWarning", "-m", server, *options, target]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=cwd, env=variables, stdout=output, stderr=subprocess.STDOUT)
-    try:
-        until(lambda: _READY.search(log.read_text()) or process.poll() is not None, 30)
-        found = _READY.search(log.read_text())
-        assert found, log.read_text()
-        assert process.poll() is None, log.read_text()
-        yield Host(kind, int(found[1]), log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(15)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(5)
-            raise
+    command = ["-W", "always::ResourceWarning", "-m", server, *options, target]
+    with python_process(command, _READY, {"PYTHONPATH": str(ROOT), **(env or {})}, log=log, cwd=cwd) as port:
+        yield Host(kind, port, log)
     said = log.read_text()
     for sign in ("ResourceWarning", "was never awaited", "was never retrieved", "was destroyed but"):
         assert sign not in said, said

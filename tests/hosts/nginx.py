@@ -1,4 +1,4 @@
-"""A real nginx as the upstream: serves one folder on a free port of 127.0.0.1."""
+"""A real nginx on a free port of 127.0.0.1: as the upstream, serving one folder, or as whatever its servers say."""
 
 from __future__ import annotations
 
@@ -28,28 +28,37 @@ http {{
     keepalive_requests 100000;
     client_body_temp_path {work}/b; proxy_temp_path {work}/p; fastcgi_temp_path {work}/f;
     uwsgi_temp_path {work}/u; scgi_temp_path {work}/s;
+{servers}
+}}
+"""
+_FOLDER = """
     server {{
         listen 127.0.0.1:{port};
         root {root};
     }}
-}}
 """
 
 
 @contextmanager
 def nginx(root: Path, work: Path, *, log: bool = False) -> Iterator[str]:
     """Serve ``root``; gives the base URL without a final slash. With ``log``, requests go to ``work/access``."""
-    program = judge("nginx")
-    work.mkdir(parents=True, exist_ok=True)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
+    with run_nginx(_FOLDER.format(port=port, root=root), port, work, log=log):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def run_nginx(servers: str, port: int, work: Path, *, log: bool = False) -> Iterator[None]:
+    """Run nginx with these ``server`` blocks, one of which listens on ``port``, from when it does."""
+    program = judge("nginx")
+    work.mkdir(parents=True, exist_ok=True)
     conf = work / "nginx.conf"
     conf.write_text(
         _CONF.format(
             user="user root;" if os.geteuid() == 0 else "",
             work=work,
-            root=root,
-            port=port,
+            servers=servers,
             access=f"{work}/access brief" if log else "off",
         )
     )
@@ -64,7 +73,7 @@ def nginx(root: Path, work: Path, *, log: bool = False) -> Iterator[str]:
                 assert process.poll() is None, (work / "error.log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         process.terminate()
         process.wait(10)

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -26,11 +26,23 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import pytest
 
-__all__ = ["Broken", "Response", "Server", "gunicorn", "hypercorn", "until", "uvicorn", "waitress", "wsgiref_server"]
+__all__ = [
+    "ROOT",
+    "Broken",
+    "Response",
+    "Server",
+    "gunicorn",
+    "hypercorn",
+    "python_process",
+    "until",
+    "uvicorn",
+    "waitress",
+    "wsgiref_server",
+]
 
 ROOT = Path(__file__).resolve().parents[2]
-READY_SECONDS = 20.0
-STOP_SECONDS = 10.0
+READY_SECONDS = 30.0
+STOP_SECONDS = 15.0
 
 _GUNICORN_READY = re.compile(r"Listening at: http://127\.0\.0\.1:([0-9]+)")
 _UVICORN_READY = re.compile(r"running on http://127\.0\.0\.1:([0-9]+)")
@@ -184,25 +196,42 @@ def _need(package: str) -> None:
 def _process(arguments: list[str], ready: re.Pattern[str], env: Mapping[str, str] | None) -> Iterator[Server]:
     with tempfile.TemporaryDirectory() as scratch:
         path = Path(scratch) / "log"
-        with path.open("wb") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", *arguments],
-                cwd=ROOT,
-                env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-            )
+        with python_process(["-m", *arguments], ready, env, log=path) as port:
+            yield Server(port, lambda: path.read_text(errors="replace"))
+
+
+@contextmanager
+def python_process(
+    arguments: Sequence[str],
+    ready: re.Pattern[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    log: Path,
+    cwd: Path = ROOT,
+) -> Iterator[int]:
+    """A server that ``ready`` finds in its own log, with the port as the first group; gives the port.
+
+    :raises subprocess.TimeoutExpired: it did not end when it was asked to; it has been killed.
+    """
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [sys.executable, *arguments],
+            cwd=cwd,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONDONTWRITEBYTECODE": "1", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        yield int(_wait_for(process, log, ready)[1])
+    finally:
+        process.send_signal(signal.SIGTERM)
         try:
-            found = _wait_for(process, path, ready)
-            yield Server(int(found[1]), lambda: path.read_text(errors="replace"))
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait(STOP_SECONDS)
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(STOP_SECONDS)
+            raise
 
 
 def _wait_for(process: subprocess.Popen[bytes], path: Path, ready: re.Pattern[str]) -> re.Match[str]:

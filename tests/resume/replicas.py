@@ -134,6 +134,11 @@ class Replica:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait(10)
 
+    def wait(self, seconds: float) -> int:
+        """Wait until it has ended by itself; its exit status."""
+        assert self._process is not None
+        return self._process.wait(seconds)
+
     def restart(self) -> None:
         self.kill()
         self.start()
