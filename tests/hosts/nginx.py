@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -36,8 +38,20 @@ http {{
 """
 
 
+class Nginx(str):
+    """The base URL, without a final slash, of an nginx that can be killed."""
+
+    process: subprocess.Popen[bytes]
+
+    def kill(self) -> None:
+        """End it with its worker as a power cut would. Harmless when it has ended."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(10)
+
+
 @contextmanager
-def nginx(root: Path, work: Path, *, log: bool = False) -> Iterator[str]:
+def nginx(root: Path, work: Path, *, log: bool = False) -> Iterator[Nginx]:
     """Serve ``root``; gives the base URL without a final slash. With ``log``, requests go to ``work/access``."""
     program = judge("nginx")
     work.mkdir(parents=True, exist_ok=True)
@@ -53,7 +67,9 @@ def nginx(root: Path, work: Path, *, log: bool = False) -> Iterator[str]:
             access=f"{work}/access brief" if log else "off",
         )
     )
-    process = subprocess.Popen([program, "-p", str(work), "-c", str(conf)], stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [program, "-p", str(work), "-c", str(conf)], stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         deadline = time.monotonic() + 10
         while True:
@@ -64,7 +80,9 @@ def nginx(root: Path, work: Path, *, log: bool = False) -> Iterator[str]:
                 assert process.poll() is None, (work / "error.log").read_text()
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
-        yield f"http://127.0.0.1:{port}"
+        url = Nginx(f"http://127.0.0.1:{port}")
+        url.process = process
+        yield url
     finally:
         process.terminate()
         process.wait(10)
