@@ -141,8 +141,8 @@ def test_whoever_leaves_is_forgotten(host: str, sites: Sites, upstream: Scripted
         began = time.monotonic()
         while True:
             now, still, took = Usage.of(pid), upstream.open_connections, time.monotonic() - began
-            told = f"{host}: {DOWNLOADS[host]} left after {came / 2**20:.0f} MiB; {kept} connections kept and {idle} before,"
-            told += f" {still} and {now} {took:.2f} s after"
+            told = f"{host}: {DOWNLOADS[host]} left after {came / 2**20:.0f} MiB;"
+            told += f" {kept} connections kept and {idle} before, {still} and {now} {took:.2f} s after"
             # Connections that wait for the next request are pooled, as many as there happen to be.
             files = now.files - still <= idle.files - kept and still <= POOLED
             if files and now.threads <= idle.threads and now.resident <= idle.resident + 8 and not sites.busy:
