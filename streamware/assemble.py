@@ -36,6 +36,7 @@ MEDIA_TYPES: Mapping[Format, str] = {
     "tar.zst": "application/zstd",
 }
 CODINGS: Mapping[Format, str] = {"tar.gz": "gzip", "tar.zst": "zstd"}
+_MAX_NAME_BYTES = 0xFFFF  # APPNOTE 4.4.10: two bytes hold the length
 _EPOCH = 315532800  # 1980-01-01, the first day a ZIP can name, for members without a time
 
 # Compressed by their nature: trying again costs a core and gains nothing.
@@ -89,13 +90,17 @@ def assemble(
     versions, pins = blake2b(digest_size=16), blake2b(digest_size=16)
     unique = Unique(bundle.duplicates)
     strict = bundle.names == "strict"
+    most, deepest = policy.max_name_bytes, policy.max_path_depth
     newest = 0
     pinned = known = timed = True
     for index, member, found in members:
         try:
-            name = unique.take(clean(_wanted(member, strict), strict=strict, max_bytes=policy.max_name_bytes))
+            wanted = _wanted(member, strict)
+            name = unique.take(clean(wanted, strict=strict, max_bytes=most, max_depth=deepest))
             if not name:
                 continue  # a directory that is there already
+            if len(name) > _MAX_NAME_BYTES // 4 and len(name.encode()) > _MAX_NAME_BYTES:
+                raise InvalidName(f"the name is longer than {_MAX_NAME_BYTES} bytes")
             entry = _entry(name, member, found, bundle)
         except StreamwareError as error:
             error.member, error.index = member.name, index

@@ -12,12 +12,14 @@ import logging
 import threading
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from streamware.inner import DEPTH, aim, headers_in, identity_of, scope_for
+from streamware.errors import StreamwareError
+from streamware.inner import DEPTH, aim, deeper, headers_in, identity_of, scope_for
 from streamware.model import Facts, Source
-from streamware.reply import Reply, ReplyBody
+from streamware.reply import BytesBody, Reply, ReplyBody
 from streamware.service import Archiver
 from streamware.sources.handover import Handover
 from streamware.sources.subrequest import InnerSource
@@ -31,6 +33,7 @@ __all__ = [
     "Receive",
     "Scope",
     "Send",
+    "admitted",
     "answer",
     "run",
     "send_reply",
@@ -76,6 +79,18 @@ async def run(archiver: Archiver, call: Callable[..., T], *args: Any) -> T:
     except asyncio.CancelledError:
         job.add_done_callback(lambda job: pool.submit(_give_up, job))
         raise
+
+
+async def admitted(archiver: Archiver, client: str, call: Callable[..., Reply], *args: Any) -> Reply:
+    """``call(*args, ticket=...)`` as ``run`` does it; where there is no place for a download, the refusal instead.
+
+    That is found out here, on the loop: the archiver's threads may all be waiting for somebody.
+    """
+    try:
+        ticket = archiver.admission.enter(client)
+    except StreamwareError as error:
+        return archiver.problem(error)
+    return await run(archiver, partial(call, *args, ticket=ticket))
 
 
 def _give_up(job: Future[Any]) -> None:
@@ -158,6 +173,10 @@ class AsyncBody:
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._departure = _Departure(receive) if callable(receive) else receive
         self._owns_departure = callable(receive)
+        if isinstance(body, BytesBody):  # in memory already: no thread is needed, nor waited for
+            self._pieces = list(body)
+            self._ended = self._closing = True
+            self._closed.set_result(None)
         if self._departure is not None:
             self._departure.tell(self._leave)
 
@@ -271,22 +290,24 @@ async def send_reply(archiver: Archiver, reply: Reply, method: str, receive: Rec
 
 async def answer(
     archiver: Archiver,
-    make: Callable[[], Reply],
+    make: Callable[..., Reply],
     method: str,
     receive: Receive,
     send: Send,
     *,
     on_leave: Callable[[], object] | None = None,
+    client: str | None = None,
 ) -> None:
     """As ``send_reply``, for a reply that ``make()`` makes on one of the archiver's threads.
 
+    :param client: for whom it is a download, which needs a place: see ``admitted``. None: it is none.
     :param on_leave: called on the loop as soon as the client leaves, also while ``make`` still runs.
     """
     departure = _Departure(receive)
     if on_leave is not None:
         departure.tell(on_leave)
     try:
-        reply = await run(archiver, make)
+        reply = await (run(archiver, make) if client is None else admitted(archiver, client, make))
         body = AsyncBody(archiver, reply.body, departure)
         try:
             await _send(reply, body, method, send)
@@ -343,6 +364,7 @@ class AsgiSubrequests:
         self._app = app
         self._scope = scope
         self._seconds = archiver.policy.read_timeout_seconds
+        self._max_depth = archiver.policy.max_subrequest_depth
         self._bundle_path = bundle_path
         headers = headers_in(scope)
         self._carried = carried(headers, only)
@@ -358,12 +380,14 @@ class AsgiSubrequests:
         """The source of a member; ``pinned`` is what has been declared of it.
 
         :raises InvalidTarget: the href is no path, or leads to the bundles.
+        :raises LoopDetected: it would stand inside of too many bundles.
         """
         target = aim(href, self._bundle_path)
+        depth = deeper(self._scope, self._max_depth)
 
         def call(method: str, headers: Headers) -> _Exchange:
             scope = scope_for(self._scope, method, self._carried + headers, target=target)
-            scope[DEPTH] = self._scope.get(DEPTH, 0) + 1
+            scope[DEPTH] = depth
             exchange = _Exchange(self._app, scope, self._loop, self._context, self._seconds, self._live.discard)
             with self._lock:
                 self._live.add(exchange)

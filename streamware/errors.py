@@ -22,6 +22,7 @@ __all__ = [
     "LimitExceeded",
     "LinkExpired",
     "LinkUnknown",
+    "LoopDetected",
     "MemberChanged",
     "MemberError",
     "MemberForbidden",
@@ -37,6 +38,8 @@ __all__ = [
     "SizeUnknown",
     "SourceError",
     "StreamwareError",
+    "TooManyDownloads",
+    "TooSlow",
     "UpstreamError",
     "UpstreamStatus",
     "UpstreamTimeout",
@@ -141,6 +144,22 @@ class Overloaded(RequestError):
     title = "The server is busy; try again later."
 
 
+class TooManyDownloads(RequestError):
+    """One client has as many downloads running as one client may have."""
+
+    status = 429
+    kind = "too-many-downloads"
+    title = "You have too many downloads running; try again when one has ended."
+
+
+class TooSlow(RequestError):
+    """A download took longer than it may. It has begun by then, so that no status tells of it."""
+
+    status = 503
+    kind = "too-slow"
+    title = "The download took longer than this server lets one take."
+
+
 class LinkUnknown(RequestError):
     """No such link, or one that was tampered with: the text is the same."""
 
@@ -190,6 +209,14 @@ class MemberForbidden(MemberError):
     status = 403
     kind = "member-forbidden"
     title = "A member may not be read with these credentials."
+
+
+class LoopDetected(MemberError):
+    """Bundles inside of bundles, deeper than the policy allows (RFC 5842 section 7.2)."""
+
+    status = 508
+    kind = "loop-detected"
+    title = "Bundles stand inside of bundles, deeper than this server allows."
 
 
 class MembersFailed(MemberError):

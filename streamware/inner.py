@@ -14,6 +14,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from streamware.errors import (
     InvalidTarget,
+    LoopDetected,
     MemberChanged,
     MemberError,
     MemberForbidden,
@@ -31,6 +32,7 @@ __all__ = [
     "Settled",
     "aim",
     "cut",
+    "deeper",
     "environ_for",
     "headers_in",
     "headers_of",
@@ -71,6 +73,7 @@ def settle(
     :param pinned: what an earlier answer has promised; None where this is the first.
     :raises MemberNotFound: 404 or 410.
     :raises MemberForbidden: 401 or 403.
+    :raises LoopDetected: 508.
     :raises UpstreamStatus: any other status but 200 and a 206 that was asked for.
     :raises UpstreamError: a content coding, or lengths and ranges that contradict each other.
     :raises MemberChanged: the validator is not the pinned one.
@@ -133,6 +136,8 @@ def _refusal(head: Head, asked: Window | None) -> MemberError:
         return MemberNotFound(f"answered with {head.status}")
     if head.status in (401, 403):
         return MemberForbidden(f"answered with {head.status}")
+    if head.status == 508:
+        return LoopDetected("answered with 508")
     if head.status == 416 and asked is not None:
         return SizeMismatch(f"the member no longer reaches byte {asked.start}")
     return refusal(head)
@@ -171,6 +176,17 @@ def aim(href: str, bundle_path: str | None) -> Target:
     if bundle_path is not None and stands_under(target.path, bundle_path):
         raise InvalidTarget("A member's path must not lead to a bundle.")
     return target
+
+
+def deeper(outer: Mapping[str, Any], most: int) -> int:
+    """The depth of a member's request, from the environ or scope of the request that asks for the bundle.
+
+    :raises LoopDetected: it would stand inside of more than ``most`` bundles.
+    """
+    depth = int(outer.get(DEPTH, 0)) + 1
+    if depth > most:
+        raise LoopDetected(f"{depth} bundles, one inside of the other")
+    return depth
 
 
 def identity_of(host: str, root: str, target: Target) -> str:

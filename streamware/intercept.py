@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import NamedTuple
 from urllib.parse import quote
 
+from streamware.admission import Ticket
 from streamware.errors import LimitExceeded, NotAllowed, RequestError, SourceError, StreamwareError
 from streamware.inner import aim
 from streamware.manifest import form_fields, from_form, from_json, from_list, parse, parse_link
@@ -58,7 +59,7 @@ class Asked(NamedTuple):
     """A request at the bundles' own path or below it.
 
     ``mount`` is where the app is mounted, encoded as in a URL; ``path`` follows it, decoded. ``query`` is raw.
-    ``read()`` gives the body of a POST; it may block, and raise StreamwareError.
+    ``read()`` gives the body of a POST; it may block, and raise StreamwareError. ``client`` is as in Conditions.
     """
 
     method: str
@@ -67,6 +68,7 @@ class Asked(NamedTuple):
     query: bytes
     headers: Sequence[tuple[str, str]]
     read: Callable[[], bytes]
+    client: str = ""
 
     @property
     def content_type(self) -> str | None:
@@ -145,18 +147,23 @@ class Interception:
 
     # --- bundles by path ---
 
-    def asked(self, asked: Asked, open_path: Subrequest) -> Reply:
-        """Answer a request at the bundles' own path or below it. Blocks."""
+    def asked(self, asked: Asked, open_path: Subrequest, ticket: Ticket | None = None) -> Reply:
+        """Answer a request at the bundles' own path or below it. Blocks.
+
+        :param ticket: a place taken for it already; None takes one where it is needed.
+        """
         try:
             if asked.path.rstrip("/") == self._links:
-                return self._made_link(asked, open_path)
+                return self._made_link(asked, open_path, ticket)
             if asked.path.startswith(self._links):
-                return self._linked(asked, open_path)
-            return self._bundle(asked, open_path)
+                return self._linked(asked, open_path, ticket)
+            return self._bundle(asked, open_path, ticket)
         except StreamwareError as error:
+            if ticket is not None:
+                ticket.release()
             return self.archiver.problem(error)
 
-    def _bundle(self, asked: Asked, open_path: Subrequest) -> Reply:
+    def _bundle(self, asked: Asked, open_path: Subrequest, ticket: Ticket | None) -> Reply:
         policy = self.archiver.policy
         conditions = Conditions.of(asked.method, asked.headers)
         if asked.method == "POST":
@@ -165,25 +172,33 @@ class Interception:
         elif asked.method in ("GET", "HEAD"):
             bundle = from_form(form_fields(asked.query, policy), policy)
         else:
-            return self._refused(asked.method, "A bundle", "GET, HEAD, POST")
+            return self._refused(asked.method, "A bundle", "GET, HEAD, POST", ticket)
         self._expand(bundle)
-        return self.archiver.respond(bundle, conditions, subrequest=open_path)
+        conditions = replace(conditions, client=asked.client)
+        return self.archiver.respond(bundle, conditions, subrequest=open_path, ticket=ticket)
 
-    def _made_link(self, asked: Asked, open_path: Subrequest) -> Reply:
+    def _made_link(self, asked: Asked, open_path: Subrequest, ticket: Ticket | None) -> Reply:
         if asked.method != "POST":
-            return self._refused(asked.method, "A link", "POST")
+            return self._refused(asked.method, "A link", "POST", ticket)
+        # Asking all members what they are is as much work for others as a download begins with.
+        with ticket or self.archiver.admission.enter(asked.client):
+            return self._make_link(asked, open_path)
+
+    def _make_link(self, asked: Asked, open_path: Subrequest) -> Reply:
         bundle, seconds = parse_link(asked.read(), asked.content_type, asked.query, self.archiver.policy)
         made = self.archiver.links.make(bundle, seconds=seconds, subrequest=open_path, stand_ins=self._stand_ins)
         return made.reply(f"{asked.mount}{quote(self._links)}/{made.token}")
 
-    def _linked(self, asked: Asked, open_path: Subrequest) -> Reply:
+    def _linked(self, asked: Asked, open_path: Subrequest, ticket: Ticket | None) -> Reply:
         if asked.method not in ("GET", "HEAD"):
-            return self._refused(asked.method, "What a link leads to", "GET, HEAD")
+            return self._refused(asked.method, "What a link leads to", "GET, HEAD", ticket)
         link = self.archiver.links.open(asked.path[len(self._links) + 1 :], self._stand_ins)
-        conditions = Conditions.of(asked.method, asked.headers)
-        return self.archiver.respond(link.bundle, conditions, subrequest=open_path, link=link)
+        conditions = replace(Conditions.of(asked.method, asked.headers), client=asked.client)
+        return self.archiver.respond(link.bundle, conditions, subrequest=open_path, link=link, ticket=ticket)
 
-    def _refused(self, method: str, what: str, allowed: str) -> Reply:
+    def _refused(self, method: str, what: str, allowed: str, ticket: Ticket | None) -> Reply:
+        if ticket is not None:
+            ticket.release()
         error = RequestError(f"{what} is asked for with {' or '.join(allowed.rsplit(', ', 1))}, not {method[:16]}.")
         error.status = 405
         reply = self.archiver.problem(error)
@@ -223,27 +238,30 @@ class Interception:
         path: str,
         conditions: Conditions,
         open_path: Subrequest,
+        ticket: Ticket | None = None,
     ) -> Reply:
         """Answer with the archive that a list describes. Blocks.
 
         :param path: the request's, decoded; a list without Content-Disposition is named for its last part.
         :param open_path: opens members that carry the headers ``passed`` names and no others.
+        :param ticket: as in ``asked``.
         """
         fields = head.fields
         try:
             bundle = self._from_list(head, body, path)
             self._expand(bundle)
-        except NotAllowed as error:
-            return self.archiver.problem(error)
         except StreamwareError as error:
-            return self.unusable(error)
+            if ticket is not None:
+                ticket.release()
+            return self.archiver.problem(error) if isinstance(error, NotAllowed) else self.unusable(error)
         reply = self.archiver.respond(
             bundle,
-            conditions if conditions.method in ("GET", "HEAD") else Conditions(),
+            conditions if conditions.method in ("GET", "HEAD") else Conditions(client=conditions.client),
             subrequest=open_path,
             headers=[(name, value) for name, value in head.headers if not _of_the_list(name.lower())],
             base_etag=fields.get("etag"),
             modified=parse_http_date(fields["last-modified"]) if "last-modified" in fields else None,
+            ticket=ticket,
         )
         if reply.status not in (400, 413):
             return reply

@@ -16,6 +16,7 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Protocol
 
+from streamware.admission import Ticket
 from streamware.assemble import CODINGS, Assembly, assemble
 from streamware.coding import coded_key, signature
 from streamware.errors import (
@@ -57,6 +58,8 @@ class Job:
     """One bundle, planned once and served once.
 
     Whoever makes it calls ``release()`` unless ``body()`` returned: from then on the body's end does.
+
+    :param ticket: its place among the bundles that are being sent; released with the rest.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Job:
         upstreams: Upstreams,
         ledger: Ledger,
         subrequest: Subrequest | None = None,
+        ticket: Ticket | None = None,
     ) -> None:
         self.bundle = bundle
         self.started = time.monotonic()
@@ -73,6 +77,7 @@ class Job:
         self._upstreams = upstreams
         self._ledger = ledger
         self._subrequest = subrequest
+        self._ticket = ticket
         self._members: list[Member] = []
         self._kept: dict[int, Source] = {}  # sources that hold an open answer
         self._pinned: dict[int, Facts] = {}  # what remote sources said
@@ -90,6 +95,7 @@ class Job:
         """
         self._policy.admit(self.bundle)
         self._members = self._expanded()
+        self._weigh(_declared(member) for member in self._members)
         self._files = array("q", bytes(8 * len(self._members)))
         self._versions = bytearray(_KEY * len(self._members))
         failed = self._probe_remote([i for i, m in enumerate(self._members) if self._must_ask(m, linked)], keep=keep)
@@ -99,7 +105,9 @@ class Job:
             coding = CODINGS.get(self.bundle.format)
             coder = signature(coding)
             members = self._with_coded_sizes(members)
-        return assemble(self.bundle, members, self._policy, base_etag=base_etag, coder=coder)
+        assembly = assemble(self.bundle, members, self._policy, base_etag=base_etag, coder=coder)
+        self._weigh(entry.size for entry in assembly.entries)
+        return assembly
 
     def ask(self, only: Collection[int]) -> dict[int, Facts | MemberError]:
         """Admit, and ask the sources of some members what they can say, whatever is declared of those; by index.
@@ -110,6 +118,7 @@ class Job:
         """
         self._policy.admit(self.bundle)
         self._members = self._expanded()
+        self._weigh(_declared(member) for member in self._members)
         failed = self._probe_remote(only, keep=False)
         return {index: failed.get(index) or self._pinned[index] for index in only}
 
@@ -139,9 +148,13 @@ class Job:
         return body
 
     def release(self) -> None:
-        """Give up what the probes kept open."""
-        while self._kept:
-            self._kept.popitem()[1].close()
+        """Give up what the probes kept open, and the place among the bundles."""
+        try:
+            while self._kept:
+                self._kept.popitem()[1].close()
+        finally:
+            if self._ticket is not None:
+                self._ticket.release()
 
     def _expanded(self) -> list[Member]:
         members: list[Member] = []
@@ -157,6 +170,12 @@ class Job:
         if not members:
             raise EmptyBundle()
         return members
+
+    def _weigh(self, sizes: Iterable[int | None]) -> None:
+        """Refuse more content than a bundle may have. What is not known yet is counted as it passes."""
+        most = self._policy.max_bundle_bytes
+        if most is not None and sum(size for size in sizes if size is not None) > most:
+            raise LimitExceeded(f"A bundle has at most {most} bytes of content on this server.")
 
     def _source(self, index: int) -> Source:
         """The source of a member; the one that was probed, if that is held open."""
@@ -324,6 +343,11 @@ class Job:
         if paths and getattr(self._unpinned(paths[0]), "serial", False):
             serial.update(paths)
         return serial
+
+
+def _declared(member: Member) -> int | None:
+    """The size of a member's content, if nobody has to be asked for it."""
+    return len(member.content.data) if isinstance(member.content, Data) else member.size
 
 
 def _in_a_line(name: str) -> str:

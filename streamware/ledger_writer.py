@@ -75,7 +75,7 @@ class Writer:
         self._count = 0  # of blocks
         self._coded: dict[bytes, int] = {}
         self._forgets: dict[bytes, float] = {}  # and when it was asked for
-        self._forgotten: dict[bytes, float] = {}  # the same of all lately, done or not
+        self._forgotten: dict[bytes, float] = {}  # all of lately, and when it was asked for or, if it is, done
         self._flying = 0  # rows that are being written
         self._pause = Pause()
         self._sweep_at = 0.0
@@ -234,9 +234,12 @@ class Writer:
             if batch.forgets:
                 self.session.run(partial(self._tables.write_forgotten, versions=list(batch.forgets)), write=True)
                 with self._wake:
+                    now = time.monotonic()
                     for version, when in batch.forgets.items():
                         if self._forgets.get(version) == when:
                             del self._forgets[version]
+                            # Whoever began to read before this may have read rows that are gone only now.
+                            self._forgotten[version] = now
                     self._settle()
             if batch.blocks or batch.coded:
                 self.session.run(partial(self._tables.write, blocks=batch.blocks, coded=batch.coded), write=True)

@@ -75,7 +75,8 @@ class BundleMiddleware:
         return _begin(reply, method, start_response)
 
     def _open(self, environ: dict[str, Any], only: frozenset[str] | None, href: str, pinned: Facts | None) -> Source:
-        return SubrequestSource(self.app, environ, href, only=only, pinned=pinned)
+        deepest = self.archiver.policy.max_subrequest_depth
+        return SubrequestSource(self.app, environ, href, only=only, pinned=pinned, max_depth=deepest)
 
     def _read(self, environ: dict[str, Any]) -> bytes:
         """The body of a POST. Without a length, its end must be told from a connection that broke off."""
@@ -187,7 +188,7 @@ class AsyncBundleMiddleware:
         mount = quote(scope.get("root_path", "").rstrip("/"))
         asked = Asked(method, mount, path_in(scope), scope.get("query_string", b""), headers, body)
         make = partial(self._bundles.asked, asked, subrequests)
-        await answer(self.archiver, make, method, receive, send, on_leave=subrequests.abort)
+        await answer(self.archiver, make, method, receive, send, on_leave=subrequests.abort, client=asked.client)
 
     async def _read(self, headers: list[tuple[str, str]], receive: Receive) -> bytes | None:
         """The body of a POST; None where the client has left."""
@@ -224,7 +225,7 @@ class AsyncBundleMiddleware:
         conditions = Conditions.of(method, headers_in(before))
         subrequests = AsgiSubrequests(self.app, before, self.archiver, only=self._bundles.passed(head))
         make = partial(self._bundles.listed, head, listed, path_in(before), conditions, subrequests)
-        await answer(self.archiver, make, method, receive, send, on_leave=subrequests.abort)
+        await answer(self.archiver, make, method, receive, send, on_leave=subrequests.abort, client=conditions.client)
 
     async def _ask_again(self, before: Scope, receive: Receive) -> HeldSend:
         scope = scope_for(before, "GET", without_conditions(headers_in(before)))

@@ -7,6 +7,7 @@ have to be waited for, what is there goes out.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -60,6 +61,7 @@ class Body:
         self.length: int | None = None if None in lengths else sum(n for n in lengths if n is not None)
         self.bytes_out = 0
         self._piece_bytes = policy.chunk_bytes
+        self._seconds = policy.max_bundle_seconds
         self._witness = witness
         self._ledger = ledger
         self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures)
@@ -118,8 +120,11 @@ class Body:
             self._complete = True
             self._end(None)
             raise StopIteration
-        if not self.bytes_out and self._witness is not None:
-            self._witness.first_byte()
+        if not self.bytes_out:
+            if self._seconds is not None:
+                self._walk.deadline = time.monotonic() + self._seconds
+            if self._witness is not None:
+                self._witness.first_byte()
         self.bytes_out += len(piece)
         if self.length is not None and self.bytes_out > self.length:
             raise self._failed(SizeMismatch(f"more than the promised {self.length} bytes came"))

@@ -38,6 +38,8 @@ class Conditions:
     if_none_match: str | None = None
     if_modified_since: str | None = None
     if_unmodified_since: str | None = None
+    unframed: str | None = None
+    client: str = ""
 
     @classmethod
     def of(cls, method: str, headers: Iterable[tuple[str, str]]) -> Conditions:

@@ -18,7 +18,8 @@ from typing import Any
 import falcon
 import falcon.asgi
 
-from streamware.edge import AsyncBody, Receive, run
+from streamware.admission import Ticket
+from streamware.edge import AsyncBody, Receive, admitted, run
 from streamware.errors import StreamwareError
 from streamware.model import Bundle
 from streamware.reply import Conditions, Reply
@@ -120,7 +121,7 @@ class AsyncBundleResource(AsgiResource):
 
     async def _ask(self, req: falcon.asgi.Request, params: dict[str, Any]) -> Reply:
         bundle = await self.make_bundle(req, **params)
-        return await run(self.archiver, _bundled, self.archiver, req, bundle)
+        return await admitted(self.archiver, _conditions(req).client, _bundled, self.archiver, req, bundle)
 
 
 class ProxyResource(_WsgiResource):
@@ -173,8 +174,12 @@ class AsyncProxyResource(AsgiResource):
 # --- shared by both flavours -------------------------------------------------------------------------------------
 
 
-def _bundled(archiver: Archiver, req: falcon.Request, bundle: Bundle) -> Reply:
-    return archiver.respond(bundle, Conditions.of(req.method, req.headers.items()))
+def _conditions(req: falcon.Request) -> Conditions:
+    return Conditions.of(req.method, req.headers.items())
+
+
+def _bundled(archiver: Archiver, req: falcon.Request, bundle: Bundle, ticket: Ticket | None = None) -> Reply:
+    return archiver.respond(bundle, _conditions(req), ticket=ticket)
 
 
 def _forwarded(archiver: Archiver, req: falcon.Request, url: str, extra: Mapping[str, str]) -> Reply:

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Iterable
 from dataclasses import replace
 
+from streamware.admission import Admission, Ticket
 from streamware.assemble import Assembly
 from streamware.errors import BodyClosed, PreconditionFailed, RangeNotSatisfiable, StreamwareError
 from streamware.job import Job, Subrequest
@@ -50,6 +51,7 @@ class Archiver:
     ) -> None:
         self.policy = policy or Policy()
         self.observer = observer
+        self.admission = Admission(self.policy)
         self.upstream = Upstream(self.policy, observer)
         memory = MemoryLedger(max_versions=self.policy.ledger_versions, seconds=self.policy.ledger_seconds)
         self.ledger: Ledger = (
@@ -68,9 +70,9 @@ class Archiver:
 
         Blocks while sizes are asked for and the first member is opened.
 
-        :raises StreamwareError: the bundle is refused, or a member cannot be had.
+        :raises StreamwareError: the bundle is refused, a member cannot be had, or too many are being sent already.
         """
-        job = Job(bundle, self.policy, self.upstream, self.ledger)
+        job = Job(bundle, self.policy, self.upstream, self.ledger, ticket=self.admission.enter())
         try:
             assembly = job.plan(keep=True)
             return self._body(job, assembly, (Window(0, assembly.plan.length),))
@@ -88,6 +90,7 @@ class Archiver:
         base_etag: str | None = None,
         modified: int | None = None,
         link: Link | None = None,
+        ticket: Ticket | None = None,
     ) -> Reply:
         """Answer for a bundle: 200, 206, 304, 412, 416, or a problem reply. Raises no StreamwareError.
 
@@ -99,8 +102,13 @@ class Archiver:
         :param base_etag: an entity-tag of the list the bundle was made from; it becomes part of the archive's.
         :param modified: Last-Modified in Unix seconds, in place of the newest member's.
         :param link: the link that the bundle is of; an archive that it was not made for is answered with 410.
+        :param ticket: a place that was taken for it already, and is given back from here on; None takes one.
         """
-        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest)
+        try:
+            ticket = ticket or self.admission.enter(conditions.client)
+        except StreamwareError as error:
+            return self.problem(error)
+        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest, ticket)
         try:
             return self._respond(job, conditions, tuple(headers), base_etag, modified, link)
         except StreamwareError as error:

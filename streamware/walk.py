@@ -10,16 +10,19 @@ The generators here give pieces of bytes, and None where the next step may have 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Generator, Iterable
 
 from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
 from streamware.errors import (
     BodyClosed,
     ChecksumMismatch,
+    LimitExceeded,
     MemberError,
     MemberTooLarge,
     SizeMismatch,
     StreamwareError,
+    TooSlow,
 )
 from streamware.formats.framing import content_span, frames, open_frames
 from streamware.ledger import Ledger
@@ -69,6 +72,7 @@ class Walk:
         self._waiting = False
         self.members = 0  # opened so far
         self.bytes_in = 0  # content read so far
+        self.deadline: float | None = None  # when it must have ended, as time.monotonic() counts
         self.hurry = False  # the consumer holds bytes that it would rather send than have joined with late ones
 
     def parts(self, pieces: Iterable[bytes | Window]) -> Pieces:
@@ -284,7 +288,11 @@ class Walk:
             got += len(piece)
             self.bytes_in += len(piece)
             sums.feed(piece)
+            # Here and nowhere else: the place to break off is inside a member.
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise TooSlow(f"it took longer than {self._policy.max_bundle_seconds} s")
             if wanted is None:
+                self._bounded()
                 if got >= _LIMIT_32 and not entry.may_exceed_4gib:
                     raise MemberTooLarge(f"a member of unknown size reached {got} bytes")
                 yield piece
@@ -302,6 +310,12 @@ class Walk:
             sums.finish()
         if wanted:
             yield piece
+
+    def _bounded(self) -> None:
+        """Stop a plan of unknown length, where each member is read once, at what a bundle may have of content."""
+        most = self._policy.max_bundle_bytes
+        if most is not None and self.bytes_in > most:
+            raise LimitExceeded(f"A bundle has at most {most} bytes of content on this server.")
 
     def _learned(self, member: int, crc: int) -> None:
         self._known.learn_crc32(member, crc)

@@ -35,7 +35,7 @@ FLOORS = {
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
         """,
         # The service.
-        2: "service job links",
+        2: "admission service job links",
         # Hosts: translate in, translate out, decide nothing.
         3: """
             edge intercept held middleware resources
@@ -62,8 +62,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "coding": {"checksums"},
     "recall": {"checksums", "ledger"},
     "walk": {"coding", "ledger", "recall"},
+    "job": {"admission"},
     "links": {"job"},
-    "service": {"job", "links"},
+    "service": {"admission", "job", "links"},
     "pump": {"ledger", "walk"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger_session", "ledger_tables"},

@@ -52,11 +52,12 @@ _is_ordinary_ascii = _ordinary(r"\x00-\x1f\x7f-\U0010ffff", MAX_COMPONENT_BYTES)
 _is_ordinary = _ordinary(_CONTROL + _DIRECTION + _SURROGATE, MAX_COMPONENT_BYTES // 4).fullmatch
 
 
-def clean(name: str, *, strict: bool, max_bytes: int) -> str:
+def clean(name: str, *, strict: bool, max_bytes: int, max_depth: int) -> str:
     """A member's name as it may stand in an archive: in NFC, and rewritten where it is unsafe (docs/names.md).
 
     A ``/`` at the end, which makes it a directory, stays. With ``strict`` nothing is rewritten but the normal form.
-    Raises InvalidName where the result would have more than ``max_bytes`` of UTF-8 and, with ``strict``, for any flaw.
+    Raises InvalidName where the result would have more than ``max_bytes`` of UTF-8 or ``max_depth`` parts between
+    slashes and, with ``strict``, for any flaw.
     """
     if _is_ordinary_ascii(name) is not None:
         text = name
@@ -70,6 +71,8 @@ def clean(name: str, *, strict: bool, max_bytes: int) -> str:
             text = _rewrite(text, strict)
     if len(text) > max_bytes // 4 and len(text.encode()) > max_bytes:
         raise _refusal(name, f"is longer than {max_bytes} bytes")
+    if text.count("/", 0, -1) >= max_depth:
+        raise _refusal(name, f"has more than {max_depth} parts")
     return text
 
 

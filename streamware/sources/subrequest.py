@@ -14,7 +14,18 @@ from io import BytesIO
 from typing import IO, Any, Protocol
 
 from streamware.errors import BodyClosed, MemberError, SourceError
-from streamware.inner import DEPTH, Settled, aim, cut, environ_for, headers_of, identity_of, range_headers, settle
+from streamware.inner import (
+    DEPTH,
+    Settled,
+    aim,
+    cut,
+    deeper,
+    environ_for,
+    headers_of,
+    identity_of,
+    range_headers,
+    settle,
+)
 from streamware.model import Chunks, Facts
 from streamware.plan import Window
 from streamware.target import carried
@@ -155,7 +166,9 @@ class SubrequestSource(InnerSource):
         and what goes with them (``target.carried``).
     :param bundle_path: the path that members must not lead to; None where that has been checked.
     :param pinned: what has been declared of the member.
+    :param max_depth: inside of how many bundles it may stand (``Policy.max_subrequest_depth``).
     :raises InvalidTarget: the href is no path, or leads to the bundles.
+    :raises LoopDetected: it would stand inside of more bundles than that.
     """
 
     def __init__(
@@ -167,13 +180,15 @@ class SubrequestSource(InnerSource):
         only: frozenset[str] | None = None,
         bundle_path: str | None = None,
         pinned: Facts | None = None,
+        max_depth: int = 3,
     ) -> None:
         target = aim(href, bundle_path)
+        depth = deeper(environ, max_depth)
         taken = carried(headers_of(environ), only)
 
         def call(method: str, headers: Headers) -> Answer:
             inner = environ_for(environ, method, taken + headers, target=target)
-            inner[DEPTH] = environ.get(DEPTH, 0) + 1
+            inner[DEPTH] = depth
             return WsgiAnswer(app, inner)
 
         host, root = str(environ.get("HTTP_HOST", "")), str(environ.get("SCRIPT_NAME", ""))

@@ -210,6 +210,19 @@ def test_what_one_forgets_all_forget(make: Make, url: str) -> None:
     assert two.sums([V1]) == one.sums([V1]) == make().sums([V1]) == {V1: {0: 7}}
 
 
+def test_what_is_forgotten_stays_so_while_its_rows_go(make: Make, url: str) -> None:
+    """Whoever asks just then may read the rows, and hear only afterwards that they are gone."""
+    ledger = make()
+    other = make()
+    for number in range(40):
+        version = number.to_bytes(16, "big")
+        other.learn(version, 0, 1)
+        other.flush()
+        eventually(lambda version=version: ledger.sums([version]) == {version: {0: 1}})
+        ledger.forget(version)
+        assert not any(ledger.sums([version]) for _ in range(20))
+
+
 def test_what_was_pending_is_forgotten_too(make: Make, url: str) -> None:
     ledger = make()
     for block in range(5):
