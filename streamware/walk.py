@@ -253,7 +253,7 @@ class Walk:
                 continue
             start, count = count, count + len(piece)
             if count >= _LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
-                raise MemberTooLarge(f"a member of unknown size reached {count} bytes in the archive")
+                raise MemberTooLarge(f"a member of unknown size reached {count} bytes; may_exceed_4gib would allow it")
             if length is not None and count > length:
                 break
             if high is not None and start >= high:
@@ -294,7 +294,7 @@ class Walk:
             if wanted is None:
                 self._bounded()
                 if got >= _LIMIT_32 and not entry.may_exceed_4gib:
-                    raise MemberTooLarge(f"a member of unknown size reached {got} bytes")
+                    raise MemberTooLarge(f"a member of unknown size reached {got} bytes; may_exceed_4gib would allow it")
                 yield piece
             elif got < wanted:
                 yield piece

@@ -65,12 +65,6 @@ class World:
         path = self._work / f"{time.monotonic_ns()}.archive"
         return bundle(self.url, path, {"name": name, "members": list(members)}, more=more)
 
-    def post(self, body: bytes) -> Download:
-        path = self._work / "manifest"
-        path.write_bytes(body)
-        more = ("-H", "Content-Type: application/json", "--data-binary", f"@{path}")
-        return bundle(self.url, self._work / "answer", more=more)
-
     def one(self, script: Script, **more: object) -> Download:
         """A bundle of a sound member and one that is scripted."""
         self.scripts["/odd"] = script
@@ -267,68 +261,11 @@ def test_a_checksum_that_is_not_met(size: int, world: World) -> None:
     assert b"PK\5\6" not in got.body
 
 
-# --- requests that are refused before anybody is asked -----------------------------------------------------------
-
-
-@pytest.mark.case(33)
-def test_a_manifest_beyond_the_limits(world: World) -> None:
-    del world.plain.requests[:]
-    one = f'{{"name": "%d", "url": "{world.plain.url("/sound")}"}}'
-    many = ", ".join(one % number for number in range(100_001))
-    began = time.monotonic()
-    assert world.post(f'{{"members": [{many}]}}'.encode()).status == 413
-    assert world.post(b'{"name": "' + b"a" * (17 << 20) + b'"}').status == 413
-    assert world.post(b'{"members": ' + b"[" * 100_000 + b"]" * 100_000 + b"}").status == 400
-    assert time.monotonic() - began < 10
-    assert not world.plain.requests
-
-
-MALFORMED = {  # by body: the spot that is pointed at
-    '{"members": [': None,
-    '{"name": "b.zip", "members": [{"name": "a", "url": "U", "size": -1}]}': "/members/0/size",
-    '{"name": "b.zip", "members": [{"name": "a", "url": "U", "size": 1.5}]}': "/members/0/size",
-    '{"name": "b.zip", "members": [{"name": "a", "url": "U", "size": NaN}]}': None,
-    '{"name": "b.zip", "members": [{"name": "a", "name": "b", "url": "U"}]}': "/members/0/name",
-    '{"name": "a\\r\\nX: y.zip", "members": [{"name": "a", "url": "U"}]}': "/name",
-}
-
-
-@pytest.mark.case(34, 38)
-@pytest.mark.parametrize("body", MALFORMED)
-def test_a_manifest_that_cannot_be_right(body: str, world: World) -> None:
-    del world.plain.requests[:]
-    got = world.post(body.replace("U", world.plain.url("/sound")).encode())
-    assert got.status == 400, got
-    if MALFORMED[body] is not None:
-        assert got.problem["pointer"] == MALFORMED[body]
-    assert not world.plain.requests
-
-
-@pytest.mark.case(35)
-def test_a_bundle_of_nothing(world: World) -> None:
-    assert world.get().problem["type"] == "urn:streamware:problem:empty-bundle"
-
-
-@pytest.mark.case(36)
-@pytest.mark.parametrize("name", ["../a", "/a", "C:\\a", "\\\\host\\a", "a\0", "CON", "a.", "a/./b", "", "a" * 5000])
-def test_a_name_that_is_not_safe_to_extract(name: str, world: World) -> None:
-    got = world.get({"name": "a", "url": world.plain.url("/sound")}, {"name": name, "url": world.plain.url("/sound")})
-    assert got.status == 400, got
-    members = got.problem.get("members")
-    assert got.problem.get("pointer") == "/members/1/name" or (isinstance(members, list) and members[0]["index"] == 1)
-
-
-@pytest.mark.case(37)
-def test_no_two_names_of_an_archive_meet(world: World) -> None:
-    url = world.plain.url("/sound")
-    names = ["a.txt", "a.txt", "A.TXT", "\u00e9", "e\u0301"]
-    got = world.get(*({"name": name, "url": url} for name in names))
-    found = list(members_of(got))
-    assert len({name.casefold() for name in found}) == len(names)
+# --- what is no download at all ----------------------------------------------------------------------------------
 
 
 @pytest.mark.case(44)
-def test_head_asks_for_no_member_and_other_methods_are_refused(world: World, tmp_path: Path) -> None:
+def test_other_methods_are_refused(world: World, tmp_path: Path) -> None:
     for method, allowed in (("PUT", "GET, HEAD, POST"), ("DELETE", "GET, HEAD, POST")):
         head = tmp_path / "head"
         got = bundle(world.url, tmp_path / "body", more=("-X", method, "--dump-header", str(head)))
