@@ -294,7 +294,9 @@ class Walk:
             if wanted is None:
                 self._bounded()
                 if got >= _LIMIT_32 and not entry.may_exceed_4gib:
-                    raise MemberTooLarge(f"a member of unknown size reached {got} bytes; may_exceed_4gib would allow it")
+                    raise MemberTooLarge(
+                        f"a member of unknown size reached {got} bytes; may_exceed_4gib would allow it"
+                    )
                 yield piece
             elif got < wanted:
                 yield piece
