@@ -19,6 +19,7 @@ __all__ = [
     "InvalidName",
     "InvalidTarget",
     "LedgerError",
+    "LengthUnknown",
     "LimitExceeded",
     "LinkExpired",
     "LinkUnknown",
@@ -40,6 +41,7 @@ __all__ = [
     "StreamwareError",
     "TooManyDownloads",
     "TooSlow",
+    "UpstreamBusy",
     "UpstreamError",
     "UpstreamStatus",
     "UpstreamTimeout",
@@ -121,6 +123,21 @@ class SizeUnknown(RequestError):
 
     kind = "size-unknown"
     title = "This archive format needs the size of every member, and one is not known; ask for a ZIP instead."
+
+
+class LengthUnknown(RequestError):
+    """A body without Content-Length, where a broken one would look whole to the client; ``detail`` says why it would.
+
+    Its status is 505 where that is because of HTTP/1.0 (RFC 9110 section 15.6.6).
+    """
+
+    status = 500
+    kind = "length-unknown"
+    title = (
+        "This download has no length beforehand, and without one nobody here could tell if it broke off; ask with "
+        "HTTP/1.1, or for a stored ZIP or a TAR of members whose sizes are known or declared."
+    )
+    detail_is_public = False
 
 
 class NotAllowed(RequestError):
@@ -256,6 +273,14 @@ class UpstreamTimeout(UpstreamError):
     status = 504
     kind = "upstream-timeout"
     title = "A member's server did not answer in time."
+
+
+class UpstreamBusy(UpstreamTimeout):
+    """As many answers of the upstream are open here as Policy allows, and none ended in time."""
+
+    status = 503
+    kind = "upstream-busy"
+    title = "Too many files are being read from a member's server; try again later."
 
 
 class IntegrityError(MemberError):

@@ -59,7 +59,7 @@ class Asked(NamedTuple):
     """A request at the bundles' own path or below it.
 
     ``mount`` is where the app is mounted, encoded as in a URL; ``path`` follows it, decoded. ``query`` is raw.
-    ``read()`` gives the body of a POST; it may block, and raise StreamwareError. ``client`` is as in Conditions.
+    ``read()`` gives the body of a POST; it may block, and raise StreamwareError. ``conditions`` are the request's.
     """
 
     method: str
@@ -68,7 +68,7 @@ class Asked(NamedTuple):
     query: bytes
     headers: Sequence[tuple[str, str]]
     read: Callable[[], bytes]
-    client: str = ""
+    conditions: Conditions
 
     @property
     def content_type(self) -> str | None:
@@ -165,23 +165,22 @@ class Interception:
 
     def _bundle(self, asked: Asked, open_path: Subrequest, ticket: Ticket | None) -> Reply:
         policy = self.archiver.policy
-        conditions = Conditions.of(asked.method, asked.headers)
+        conditions = asked.conditions
         if asked.method == "POST":
             bundle = parse(asked.read(), asked.content_type, policy)
-            conditions = Conditions()  # ranges and 304 are for GET (RFC 9110 sections 13.1.2 and 14.2)
+            conditions = conditions.unconditional()  # ranges and 304 are for GET (RFC 9110 sections 13.1.2 and 14.2)
         elif asked.method in ("GET", "HEAD"):
             bundle = from_form(form_fields(asked.query, policy), policy)
         else:
             return self._refused(asked.method, "A bundle", "GET, HEAD, POST", ticket)
         self._expand(bundle)
-        conditions = replace(conditions, client=asked.client)
         return self.archiver.respond(bundle, conditions, subrequest=open_path, ticket=ticket)
 
     def _made_link(self, asked: Asked, open_path: Subrequest, ticket: Ticket | None) -> Reply:
         if asked.method != "POST":
             return self._refused(asked.method, "A link", "POST", ticket)
         # Asking all members what they are is as much work for others as a download begins with.
-        with ticket or self.archiver.admission.enter(asked.client):
+        with ticket or self.archiver.admission.enter(asked.conditions.client):
             return self._make_link(asked, open_path)
 
     def _make_link(self, asked: Asked, open_path: Subrequest) -> Reply:
@@ -193,8 +192,7 @@ class Interception:
         if asked.method not in ("GET", "HEAD"):
             return self._refused(asked.method, "What a link leads to", "GET, HEAD", ticket)
         link = self.archiver.links.open(asked.path[len(self._links) + 1 :], self._stand_ins)
-        conditions = replace(Conditions.of(asked.method, asked.headers), client=asked.client)
-        return self.archiver.respond(link.bundle, conditions, subrequest=open_path, link=link, ticket=ticket)
+        return self.archiver.respond(link.bundle, asked.conditions, subrequest=open_path, link=link, ticket=ticket)
 
     def _refused(self, method: str, what: str, allowed: str, ticket: Ticket | None) -> Reply:
         if ticket is not None:
@@ -256,7 +254,7 @@ class Interception:
             return self.archiver.problem(error) if isinstance(error, NotAllowed) else self.unusable(error)
         reply = self.archiver.respond(
             bundle,
-            conditions if conditions.method in ("GET", "HEAD") else Conditions(client=conditions.client),
+            conditions if conditions.method in ("GET", "HEAD") else conditions.unconditional(),
             subrequest=open_path,
             headers=[(name, value) for name, value in head.headers if not _of_the_list(name.lower())],
             base_etag=fields.get("etag"),

@@ -15,6 +15,7 @@ from dataclasses import replace
 from hashlib import blake2b
 from itertools import islice
 from typing import Protocol
+from urllib.parse import urlsplit
 
 from streamware.admission import Ticket
 from streamware.assemble import CODINGS, Assembly, assemble
@@ -137,15 +138,17 @@ class Job:
             ledger=self._ledger,
             version_of=lambda entry: self._version(assembly.members[entry]),
             failures=self._failures if skips else None,
+            places=assembly.members,
             witness=witness,
         )
-        try:
-            body.prepare()
-        except StreamwareError as error:
-            if error.index is not None:
-                error.index = assembly.members[error.index]
-            raise
+        body.prepare()
         return body
+
+    def server_of(self, index: int | None) -> str | None:
+        """The host and port of a member's own URL, for the log; None where it has none, or one made at its opening."""
+        content = None if index is None else self._members[index].content
+        url = content.url if isinstance(content, Url) else None
+        return urlsplit(url).netloc.rpartition("@")[2] if isinstance(url, str) else None
 
     def release(self) -> None:
         """Give up what the probes kept open, and the place among the bundles."""

@@ -48,10 +48,14 @@ class BundleMiddleware:
         self.app = app
         self.archiver = Archiver() if archiver is None else archiver
         self._bundles = Interception(path, self.archiver, local)
+        self._met = False  # the host, by a first request
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         if environ.get(DEPTH):
             return self.app(environ, start_response)
+        if not self._met:
+            self._met = True
+            self.archiver.meet(environ, start_response)
         path = environ.get("PATH_INFO", "").encode("latin-1", "replace").decode("utf-8", "replace")
         if self._bundles.stands_at(path):
             return self._bundle(environ, path, start_response)
@@ -70,9 +74,13 @@ class BundleMiddleware:
             headers.append(("content-type", environ["CONTENT_TYPE"]))
         query = environ.get("QUERY_STRING", "").encode("latin-1", "replace")
         mount = quote(environ.get("SCRIPT_NAME", "").rstrip("/").encode("latin-1", "replace"))
-        asked = Asked(method, mount, path, query, headers, partial(self._read, environ))
+        conditions = self._conditions(environ)
+        asked = Asked(method, mount, path, query, headers, partial(self._read, environ), conditions)
         reply = self._bundles.asked(asked, partial(self._open, environ, None))
         return _begin(reply, method, start_response)
+
+    def _conditions(self, environ: dict[str, Any]) -> Conditions:
+        return Conditions.from_environ(environ, client_header=self.archiver.policy.client_header)
 
     def _open(self, environ: dict[str, Any], only: frozenset[str] | None, href: str, pinned: Facts | None) -> Source:
         deepest = self.archiver.policy.max_subrequest_depth
@@ -121,7 +129,7 @@ class BundleMiddleware:
             reply = self._bundles.unusable(error)
         else:
             open_path = partial(self._open, before, self._bundles.passed(head))
-            reply = self._bundles.listed(head, listed, path, Conditions.from_environ(before), open_path)
+            reply = self._bundles.listed(head, listed, path, self._conditions(before), open_path)
         return _begin(reply, method, watch.start_response)
 
     def _ask_again(self, before: dict[str, Any]) -> tuple[ListHead, bytes]:
@@ -163,11 +171,16 @@ class AsyncBundleMiddleware:
         self.app = app
         self.archiver = Archiver() if archiver is None else archiver
         self._bundles = Interception(path, self.archiver, local)
+        self._met = False  # the host, by a first request
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope.get(DEPTH):
             await self.app(scope, receive, send)
-        elif self._bundles.stands_at(path_in(scope)):
+            return
+        if not self._met:
+            self._met = True
+            self.archiver.meet(scope)
+        if self._bundles.stands_at(path_in(scope)):
             await self._bundle(scope, receive, send)
         else:
             await self._watch(scope, receive, send)
@@ -186,9 +199,15 @@ class AsyncBundleMiddleware:
                 body = partial(bytes, received)
         subrequests = AsgiSubrequests(self.app, scope, self.archiver)
         mount = quote(scope.get("root_path", "").rstrip("/"))
-        asked = Asked(method, mount, path_in(scope), scope.get("query_string", b""), headers, body)
+        conditions = self._conditions(scope)
+        asked = Asked(method, mount, path_in(scope), scope.get("query_string", b""), headers, body, conditions)
         make = partial(self._bundles.asked, asked, subrequests)
-        await answer(self.archiver, make, method, receive, send, on_leave=subrequests.abort, client=asked.client)
+        await answer(
+            self.archiver, make, method, receive, send, on_leave=subrequests.abort, client=asked.conditions.client
+        )
+
+    def _conditions(self, scope: Scope) -> Conditions:
+        return Conditions.from_scope(scope, client_header=self.archiver.policy.client_header)
 
     async def _read(self, headers: list[tuple[str, str]], receive: Receive) -> bytes | None:
         """The body of a POST; None where the client has left."""
@@ -222,7 +241,7 @@ class AsyncBundleMiddleware:
         except StreamwareError as error:
             await answer(self.archiver, partial(self._bundles.unusable, error), method, receive, send)
             return
-        conditions = Conditions.of(method, headers_in(before))
+        conditions = self._conditions(before)
         subrequests = AsgiSubrequests(self.app, before, self.archiver, only=self._bundles.passed(head))
         make = partial(self._bundles.listed, head, listed, path_in(before), conditions, subrequests)
         await answer(self.archiver, make, method, receive, send, on_leave=subrequests.abort, client=conditions.client)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from streamware.addresses import Address, Kind, Network, embedded, kind_of, kinds_named, literal, parse, parse_network
 from streamware.errors import InvalidTarget, LimitExceeded, NotAllowed
 from streamware.model import Bundle, Names, Url
 
@@ -37,18 +38,27 @@ class _Prefix:
     path: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Host:
+    """Where, besides public addresses, the host of an allowed prefix may lead."""
+
+    address: Address | None  # the one it is itself
+    kinds: frozenset[Kind]  # those that its form promises
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
     """Limits and permissions of one Archiver.
 
-    :raises ValueError: an ``allow`` entry is no absolute http(s) URL prefix, a limit is not positive, ``names`` is
-        neither "clean" nor "strict", or ``link_key`` is empty.
+    :raises ValueError: an ``allow`` entry is no absolute http(s) URL prefix, an ``allow_networks`` entry no network, a
+        limit is not positive, ``names`` is neither "clean" nor "strict", or ``link_key`` is empty.
     """
 
     # URL prefixes that manifests may name; compared by parsed scheme, host, port and path. None by default.
     allow: Sequence[str] = ()
     # Networks ("10.0.0.0/8", "fd00::/8") where the names of allowed prefixes may lead besides public addresses. A
-    # prefix that itself names a private host or address needs no entry here.
+    # prefix that itself names a private host or address needs no entry here; a cloud's metadata address needs one of
+    # its own, as the networks around it do not cover it.
     allow_networks: Sequence[str] = ()
     # Bundles without an exact length are refused where the host or client could not tell a broken one from a whole one
     # (docs/hosts.md); True takes that risk.
@@ -98,7 +108,9 @@ class Policy:
     held_members: int = 8  # up to this many members are asked by the very GETs that then deliver them
     held_seconds: float = 20.0  # such an answer waits for its turn no longer; nginx gives one up after 60 s
     pool_connections: int = 32  # kept open per upstream host
-    opens_per_host: int = 64  # answers being read from one upstream host at a time, by all bundles together
+    # Answers open at one upstream host at a time, of all bundles of this process together; half of them only to bundles
+    # whose turn it is. One more is waited for as long as for an upstream, and then answered with 503.
+    opens_per_host: int = 256
     ahead_members: int = 16  # opened while an earlier one streams
     ahead_bytes: int = 8 * 1024 * 1024  # of them all that one bundle holds in memory
     ahead_threads: int = 64  # threads that open members ahead, of all bundles together
@@ -116,12 +128,20 @@ class Policy:
     link_inline_bytes: int = 1500
 
     _prefixes: tuple[_Prefix, ...] = field(init=False, repr=False, compare=False)
+    _hosts: dict[str, _Host] = field(init=False, repr=False, compare=False)
+    _networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.names not in get_args(Names):
             raise ValueError(f"Policy.names must be one of {get_args(Names)}, not {self.names!r}")
-        object.__setattr__(self, "allow", (self.allow,) if isinstance(self.allow, str) else tuple(self.allow))
+        for name in ("allow", "allow_networks"):
+            value = getattr(self, name)
+            object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         object.__setattr__(self, "_prefixes", tuple(_parse_prefix(text) for text in self.allow))
+        object.__setattr__(
+            self, "_hosts", {p.host: _Host(literal(p.host), kinds_named(p.host)) for p in self._prefixes}
+        )
+        object.__setattr__(self, "_networks", tuple(_parse_network(text) for text in self.allow_networks))
         if self.link_key is not None and not self.link_key:
             raise ValueError("Policy.link_key must not be empty")
         for name in self.__dataclass_fields__:
@@ -167,6 +187,33 @@ class Policy:
             if (parts.scheme, host, port) == (prefix.scheme, prefix.host, prefix.port) and _under(path, prefix.path):
                 return
         raise NotAllowed(f"no allowed prefix covers {url!r}")
+
+    def admit_address(self, host: str, address: str) -> None:
+        """Raise NotAllowed unless a connection for a URL that ``admit_url`` let pass may lead to ``address``.
+
+        :param host: the URL's, in lower case and without brackets. It alone decides, and is that of the prefix: what
+            several prefixes with one host allow is the same.
+        """
+        named = self._hosts.get(host)
+        if named is None:
+            raise NotAllowed(f"no allowed prefix names {host!r}")
+        place = parse(address)
+        if not self._leads(named, place):
+            needed = " ".join(f"--allow-network {each}" for each in (place, embedded(place)) if each is not None)
+            raise NotAllowed(
+                f"{host} leads to {address}, which is not public ({kind_of(place)}); allow_networks would allow it, "
+                f"{needed} on the command line"
+            )
+
+    def _leads(self, named: _Host, place: Address) -> bool:
+        kind = kind_of(place)
+        if kind == "public" or kind in named.kinds or place == named.address:
+            return True
+        around = (n for n in self._networks if kind != "metadata" or n.num_addresses == 1)
+        if not any(place in network for network in around):
+            return False
+        inner = embedded(place)  # a gateway that may be used does not make up for where it leads
+        return inner is None or self._leads(named, inner)
 
     def redirects(self, content: Url) -> int:
         """How many redirects may be followed for this member."""
@@ -214,4 +261,15 @@ def _parse_prefix(text: str) -> _Prefix:
     if not _under(parts.path or "/", parts.path or "/"):
         raise ValueError(f"Policy.allow: {text!r}: a prefix has no dot segments or backslashes; it would allow nothing")
     host, port = parts.hostname or "", parts.port or _DEFAULT_PORTS[parts.scheme]
+    try:
+        literal(host)
+    except ValueError as error:
+        raise ValueError(f"Policy.allow: {text!r}: {error}") from error
     return _Prefix(text if parts.path else f"{text}/", parts.scheme, host, port, parts.path or "/")
+
+
+def _parse_network(text: str) -> Network:
+    try:
+        return parse_network(text)
+    except ValueError as error:
+        raise ValueError(f"Policy.allow_networks: {text!r}: {error}") from error

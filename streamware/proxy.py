@@ -1,7 +1,8 @@
-"""Other servers' files: one pool of connections, members opened at any offset, and plain forwarding.
+"""Other servers' files: pools of connections, members opened at any offset, and plain forwarding.
 
 The rules of this file: it is the only one that knows urllib3; whatever urllib3, http.client, ssl or a socket raises
-leaves through one gate as an error of ours; and no body is believed to be what it should be: length, coding, validator
+leaves through one gate as an error of ours; what a manifest names is only ever asked over connections whose address was
+judged, and shares none with what code names; and no body is believed to be what it should be: length, coding, validator
 and range of every answer are checked before its first byte is given, and the bytes are counted.
 
 What heads say is judged in ``heads``; here is what needs a connection.
@@ -10,26 +11,37 @@ What heads say is judged in ``heads``; here is what needs a connection.
 from __future__ import annotations
 
 import logging
+import socket
 import ssl
-from collections.abc import Callable, Iterable, Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
 from http.client import HTTPException
 from io import DEFAULT_BUFFER_SIZE
-from socket import socket
 from types import TracebackType
 from typing import Any
 
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import HTTPError, LocationParseError, NewConnectionError, SSLError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+    SSLError,
+)
 from urllib3.exceptions import TimeoutError as PoolTimeout
 from urllib3.util import Retry, Timeout, parse_url
+from urllib3.util.connection import allowed_gai_family
 
+from streamware.dial import dial
 from streamware.errors import (
     InvalidManifest,
     InvalidTarget,
     RequestError,
+    UpstreamBusy,
     UpstreamError,
     UpstreamStatus,
     UpstreamTimeout,
@@ -41,6 +53,7 @@ from streamware.model import Observer, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply
 from streamware.semantics import is_entity_tag
+from streamware.slots import Slot, Slots
 from streamware.sources.upstream import UpstreamSource
 
 __all__ = ["Upstream", "UpstreamChunks", "UpstreamSource"]
@@ -66,14 +79,26 @@ class Upstream:
     def __init__(self, policy: Policy, observer: Observer | None = None) -> None:
         self._policy = policy
         self._observer = observer
-        self._manager = urllib3.PoolManager(
+        self._slots = Slots(policy.opens_per_host)
+        self._trusted = self._pools(_Connection, _TlsConnection)
+        self._guarded = self._pools(_GuardedConnection, _GuardedTlsConnection)
+
+    def _pools(self, plain: type[_Connection], tls: type[_TlsConnection]) -> urllib3.PoolManager:
+        policy = self._policy
+        pools = urllib3.PoolManager(
             num_pools=_HOSTS,
             maxsize=policy.pool_connections,
             block=False,
             retries=_NO_RETRIES,
             timeout=Timeout(connect=policy.connect_timeout_seconds, read=policy.read_timeout_seconds),
         )
-        self._manager.pool_classes_by_scheme = _pool_classes(policy.connect_timeout_seconds, self.retried)
+        # Other users of urllib3 in this process keep their own classes.
+        own = {"policy": policy, "retried": staticmethod(self.retried)}
+        pools.pool_classes_by_scheme = {
+            "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": type("_Plain", (plain,), own)}),
+            "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": type("_Tls", (tls,), own)}),
+        }
+        return pools
 
     def source(self, content: Url, *, size: int | None = None, etag: str | None = None) -> UpstreamSource:
         """A source for a member. Asks nobody yet.
@@ -150,17 +175,22 @@ class Upstream:
 
     def close(self) -> None:
         """Close the idle connections. Answers that are still being read go on, and close theirs when they end."""
-        pools = self._manager.pools
-        for key in pools.keys():  # noqa: SIM118 - a container that refuses to be iterated
-            pool = pools.get(key)
-            if pool is not None:
-                pool.close()
-        self._manager.clear()
+        for manager in (self._trusted, self._guarded):
+            pools = manager.pools
+            for key in pools.keys():  # noqa: SIM118 - a container that refuses to be iterated
+                pool = pools.get(key)
+                if pool is not None:
+                    pool.close()
+            manager.clear()
 
     # --- what sources need: see sources.upstream.Client ---
 
     def ask(self, method: str, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str]) -> _Exchange:
-        """Ask one URL of a member. ``own`` headers stay with the origin they were given for, ``extra`` go anywhere."""
+        """Ask one URL of a member. ``own`` headers stay with the origin they were given for, ``extra`` go anywhere.
+
+        Where as many answers of that host are open as may be, it waits for one of them to end, at most for
+        ``read_timeout_seconds``; an abort cannot end this wait sooner.
+        """
         return self._follow(
             method,
             url,
@@ -169,6 +199,15 @@ class Upstream:
             hops=self._policy.redirects(content),
             admit=not content.trusted,
         )
+
+    def spare(self, content: Url) -> bool:
+        """Whether an answer may be opened before its turn: at most half of those of a host, lest the ones that wait for
+        their turn keep out the ones whose turn it is. Asks nobody and never waits.
+        """
+        try:
+            return self._slots.spare(_origin(content.url))
+        except InvalidTarget:
+            return True  # opening it will say so
 
     def opened(self) -> None:
         if self._observer is not None:
@@ -198,9 +237,11 @@ class Upstream:
         origin = url
         for hop in range(hops + 1):
             try:
+                if hop and _origin(url) != _origin(origin):
+                    headers = elsewhere
                 if admit:
                     self._policy.admit_url(url)
-                exchange = self._exchange(method, url, headers)
+                exchange = self._exchange(method, url, headers, self._guarded if admit else self._trusted)
             except InvalidTarget as error:
                 if hop == 0:
                     raise
@@ -211,28 +252,36 @@ class Upstream:
                 return exchange
             exchange.discard()
             url = next_hop(url, location)
-            if _origin(url) != _origin(origin):
-                headers = elsewhere
         raise UpstreamStatus(f"{head.url}: more than {hops} redirects", upstream_status=head.status)
 
-    def _exchange(self, method: str, url: str, headers: Mapping[str, str]) -> _Exchange:
+    def _exchange(self, method: str, url: str, headers: Mapping[str, str], pools: urllib3.PoolManager) -> _Exchange:
         scheme, host, port, target = _parse(url)
         gate = _Gate(where(url))
-        with gate:
-            pool = self._manager.connection_from_host(
-                host, port, scheme, pool_kwargs={"ssl_context": self._tls} if scheme == "https" else None
+        slot = self._slots.take(_origin(url), self._policy.read_timeout_seconds)
+        if slot is None:
+            raise UpstreamBusy(
+                f"{where(url)}: {self._policy.opens_per_host} answers of its server are open, and none ended in time",
+                retry_after=self._policy.overload_retry_seconds,
             )
-            response = pool.urlopen(
-                method,
-                target,
-                headers=headers,
-                retries=_NO_RETRIES,
-                redirect=False,
-                assert_same_host=False,
-                preload_content=False,
-                decode_content=False,
-            )
-        return _Exchange(response, gate)
+        try:
+            with gate:
+                pool = pools.connection_from_host(
+                    host, port, scheme, pool_kwargs={"ssl_context": self._tls} if scheme == "https" else None
+                )
+                response = pool.urlopen(
+                    method,
+                    target,
+                    headers=headers,
+                    retries=_NO_RETRIES,
+                    redirect=False,
+                    assert_same_host=False,
+                    preload_content=False,
+                    decode_content=False,
+                )
+        except BaseException:
+            slot.free()
+            raise
+        return _Exchange(response, gate, slot)
 
     @cached_property
     def _tls(self) -> ssl.SSLContext:
@@ -299,9 +348,9 @@ def _translated(error: Exception) -> type[UpstreamError]:
 class _Exchange:
     """One answer over urllib3; see ``exchange.Exchange``."""
 
-    __slots__ = ("_answer", "_gate", "_response", "head")
+    __slots__ = ("_answer", "_gate", "_response", "_slot", "head")
 
-    def __init__(self, response: urllib3.BaseHTTPResponse, gate: _Gate) -> None:
+    def __init__(self, response: urllib3.BaseHTTPResponse, gate: _Gate, slot: Slot) -> None:
         connection = response.connection
         assert isinstance(connection, _Connection)
         answer = connection.answer
@@ -309,6 +358,7 @@ class _Exchange:
         self._response = response
         self._answer = answer
         self._gate = gate
+        self._slot = slot
 
     def lines(self) -> Iterable[tuple[str, str]]:
         """The head's fields line by line."""
@@ -341,8 +391,11 @@ class _Exchange:
         self.close()
 
     def close(self) -> None:
-        self._response.close()
-        self._response.release_conn()
+        try:
+            self._response.close()
+            self._response.release_conn()
+        finally:
+            self._slot.free()
 
     def _drain(self) -> None:
         """Let http.client and urllib3 see the end of a body, which puts the connection back into its pool."""
@@ -360,7 +413,7 @@ class _Connection(HTTPConnection):
     GET and HEAD may be repeated (RFC 9110 section 9.2.2), and here are no others.
     """
 
-    connect_seconds = 0.0
+    policy: Policy
     answer: Answer
     _used: tuple[str, str, Any, dict[str, Any]] | None = None
 
@@ -369,7 +422,7 @@ class _Connection(HTTPConnection):
         """Called when a request is sent again."""
 
     def response_class(  # type: ignore[override]  # http.client calls what is a class there
-        self, sock: socket, debuglevel: int = 0, method: str | None = None
+        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None
     ) -> Answer:
         self.answer = Answer(sock, debuglevel, method)
         return self.answer
@@ -387,7 +440,7 @@ class _Connection(HTTPConnection):
         (method, url, headers, options), self._used = self._used, None
         self.retried()
         self.close()
-        patience, self.timeout = self.timeout, self.connect_seconds
+        patience, self.timeout = self.timeout, self.policy.connect_timeout_seconds
         super().request(method, url, None, headers, **options)
         self.timeout = patience
         return super().getresponse()
@@ -397,11 +450,35 @@ class _TlsConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
 
-def _pool_classes(connect_seconds: float, retried: Callable[[], None]) -> dict[str, type[HTTPConnectionPool]]:
-    """Pools whose connections are ours, for one PoolManager; other users of urllib3 in this process keep theirs."""
-    own = {"connect_seconds": connect_seconds, "retried": staticmethod(retried)}
-    plain, tls = type("_Plain", (_Connection,), own), type("_Tls", (_TlsConnection,), own)
-    return {
-        "http": type("_PlainPool", (HTTPConnectionPool,), {"ConnectionCls": plain}),
-        "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": tls}),
-    }
+class _GuardedConnection(_Connection):
+    """One that only goes where Policy lets the host's name lead; Host, SNI and the certificate's name stay the name.
+
+    Every new connection resolves the name again and is judged again, the one made for a request's second try too. The
+    refusal is none of urllib3's errors, so nothing takes it for a failure that another try could mend.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        def judge(address: str) -> None:
+            self.policy.admit_address(self._dns_host, address)
+
+        try:
+            sock = dial(
+                self._dns_host,
+                self.port,
+                judge,
+                family=allowed_gai_family(),
+                options=self.socket_options or (),
+                seconds=self.policy.connect_timeout_seconds,
+            )
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return sock
+
+
+class _GuardedTlsConnection(_GuardedConnection, _TlsConnection):
+    """The same over TLS."""

@@ -8,15 +8,15 @@ have to be waited for, what is there goes out.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
-from streamware.errors import BodyClosed, MemberError, SizeMismatch, SourceError, StreamwareError
+from streamware.errors import BodyClosed, MemberError, SizeMismatch, StreamwareError
 from streamware.ledger import Ledger
 from streamware.model import Source
 from streamware.plan import Plan, Table, Window
 from streamware.policy import Policy
-from streamware.walk import Walk
+from streamware.walk import Foreign, Walk, own
 
 __all__ = ["Body", "Witness"]
 
@@ -41,6 +41,7 @@ class Body:
     :param version_of: gives the ledger's key of a member by its index; None for one that nothing pins.
     :param failures: with a list, members that cannot be opened are left out and their errors appended (only in plans of
         unknown length: elsewhere it would break the promise of length).
+    :param places: the caller's number of each member, which errors carry as ``index``; None: they are the same.
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class Body:
         ledger: Ledger,
         version_of: Callable[[int], bytes | None],
         failures: list[MemberError] | None = None,
+        places: Sequence[int] | None = None,
         witness: Witness | None = None,
     ) -> None:
         pieces = tuple(pieces)
@@ -64,7 +66,7 @@ class Body:
         self._seconds = policy.max_bundle_seconds
         self._witness = witness
         self._ledger = ledger
-        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures)
+        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, places)
         self._parts = self._walk.parts(pieces)
         self._gathered: list[bytes] = []
         self._error: StreamwareError | None = None
@@ -97,7 +99,11 @@ class Body:
         except StopIteration:
             return
         except StreamwareError as error:
-            raise self._failed(error) from error.__cause__
+            failure, cause = self._failed(error), error.__cause__
+            if isinstance(error, Foreign) and cause is not None and not isinstance(cause, OSError):
+                # A mistake in the caller's code, and no head yet that would forbid to say so.
+                raise cause from cause.__cause__
+            raise failure from cause
         except BaseException as error:
             self._end(error)
             raise
@@ -167,7 +173,7 @@ class Body:
             pass
         except Exception as error:
             # What was joined holds the failing member's header: it goes out first, the error comes at the next call.
-            failure = self._noted(_own(error))
+            failure = self._noted(own(error))
             if not joined:
                 raise self._failed(failure) from failure.__cause__
         except BaseException as error:
@@ -201,12 +207,3 @@ class Body:
             self._ledger.flush()
             if self._witness is not None:
                 self._witness.ended(self, error)
-
-
-def _own(error: Exception) -> StreamwareError:
-    """Any error as one of ours: a bare OSError would be taken by hosts for the client's own leaving."""
-    if isinstance(error, StreamwareError):
-        return error
-    own = SourceError(f"a member failed: {error!r}")
-    own.__cause__ = error
-    return own

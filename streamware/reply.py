@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+from streamware.hosting import client_of, is_http_10, unframed
 
 __all__ = ["BytesBody", "Conditions", "Reply", "ReplyBody"]
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2, token
 _VALUE = re.compile(r"[^\x00\r\n]*\Z")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 _SINGLE = (
     "range",
     "if-range",
@@ -29,6 +32,10 @@ class Conditions:
     """The part of a request that decides how a representation is answered (RFC 9110 sections 13 and 14).
 
     Header values as received, None where absent; lists that came in several lines are joined with commas.
+
+    ``unframed``: why a body without Content-Length cannot be trusted to show that it broke, None where it can.
+    ``http_10``: the request is HTTP/1.0. ``client``: who is asking, as a key to count by; "" where that is not known.
+    ``request_id``: the ``X-Request-Id`` it came with, for the log, if that is short and plain.
     """
 
     method: str = "GET"
@@ -39,23 +46,51 @@ class Conditions:
     if_modified_since: str | None = None
     if_unmodified_since: str | None = None
     unframed: str | None = None
+    http_10: bool = False
     client: str = ""
+    request_id: str | None = None
 
     @classmethod
     def of(cls, method: str, headers: Iterable[tuple[str, str]]) -> Conditions:
-        """Pick the conditional headers out of any header list; names in any case."""
-        found: dict[str, str] = {}
+        """Pick the conditional headers out of any header list; names in any case. Of the host it knows nothing."""
+        found: dict[str, Any] = {}
         for name, value in headers:
             key = name.lower()
             if key in _SINGLE:
                 found[key] = f"{found[key]}, {value}" if key in found else value
+            elif key == "x-request-id" and _REQUEST_ID.match(value):
+                found["request-id"] = value
         return cls(method.upper(), **{k.replace("-", "_"): v for k, v in found.items()})
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, object]) -> Conditions:
-        """The conditions of a WSGI request."""
-        headers = [(n, str(environ[k])) for n in _SINGLE if (k := "HTTP_" + n.upper().replace("-", "_")) in environ]
-        return cls.of(str(environ["REQUEST_METHOD"]), headers)
+    def from_environ(cls, environ: Mapping[str, Any], *, client_header: str | None = None) -> Conditions:
+        """The conditions of a WSGI request.
+
+        :param client_header: the header in which a trusted server in front names the client (``Policy.client_header``).
+        """
+        headers = [(k[5:].replace("_", "-").lower(), str(v)) for k, v in environ.items() if k.startswith("HTTP_")]
+        return cls._through(environ, str(environ["REQUEST_METHOD"]), headers, client_header)
+
+    @classmethod
+    def from_scope(cls, scope: Mapping[str, Any], *, client_header: str | None = None) -> Conditions:
+        """The conditions of an ASGI request; see ``from_environ``."""
+        headers = [(n.decode("latin-1").lower(), v.decode("latin-1")) for n, v in scope.get("headers", ())]
+        return cls._through(scope, scope["method"], headers, client_header)
+
+    @classmethod
+    def _through(
+        cls, request: Mapping[str, Any], method: str, headers: list[tuple[str, str]], client_header: str | None
+    ) -> Conditions:
+        return replace(
+            cls.of(method, headers),
+            unframed=unframed(request),
+            http_10=is_http_10(request),
+            client=client_of(request, headers, client_header),
+        )
+
+    def unconditional(self) -> Conditions:
+        """The same request as a plain GET: no range and no condition."""
+        return Conditions(unframed=self.unframed, http_10=self.http_10, client=self.client, request_id=self.request_id)
 
 
 class ReplyBody(Protocol):

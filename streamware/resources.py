@@ -47,10 +47,17 @@ class _Resource:
 
     def __init__(self, archiver: Archiver) -> None:
         self.archiver = archiver
+        self._met = False  # the host, by a first request
+
+    def _meet(self, request: Mapping[str, Any]) -> None:
+        if not self._met:
+            self._met = True
+            self.archiver.meet(request)
 
 
 class _WsgiResource(_Resource, ABC):
     def on_get(self, req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
+        self._meet(req.env)
         try:
             reply = self._ask(req, params)
         except StreamwareError as error:
@@ -71,6 +78,7 @@ class AsgiResource(_Resource, ABC):
     """Sends the Reply that ``_ask`` gives, on ``falcon.asgi.App``; the client's leaving ends it at once."""
 
     async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
+        self._meet(req.scope)
         try:
             reply = await self._ask(req, params)
         except StreamwareError as error:
@@ -121,7 +129,9 @@ class AsyncBundleResource(AsgiResource):
 
     async def _ask(self, req: falcon.asgi.Request, params: dict[str, Any]) -> Reply:
         bundle = await self.make_bundle(req, **params)
-        return await admitted(self.archiver, _conditions(req).client, _bundled, self.archiver, req, bundle)
+        return await admitted(
+            self.archiver, _conditions(self.archiver, req).client, _bundled, self.archiver, req, bundle
+        )
 
 
 class ProxyResource(_WsgiResource):
@@ -174,18 +184,22 @@ class AsyncProxyResource(AsgiResource):
 # --- shared by both flavours -------------------------------------------------------------------------------------
 
 
-def _conditions(req: falcon.Request) -> Conditions:
-    return Conditions.of(req.method, req.headers.items())
+def _conditions(archiver: Archiver, req: falcon.Request) -> Conditions:
+    header = archiver.policy.client_header
+    if isinstance(req, falcon.asgi.Request):
+        return Conditions.from_scope(req.scope, client_header=header)
+    return Conditions.from_environ(req.env, client_header=header)
 
 
 def _bundled(archiver: Archiver, req: falcon.Request, bundle: Bundle, ticket: Ticket | None = None) -> Reply:
-    return archiver.respond(bundle, _conditions(req), ticket=ticket)
+    return archiver.respond(bundle, _conditions(archiver, req), ticket=ticket)
 
 
 def _forwarded(archiver: Archiver, req: falcon.Request, url: str, extra: Mapping[str, str]) -> Reply:
     headers = {name: value for name, value in req.headers_lower.items() if name in _PASSED}
     headers.update((name.lower(), value) for name, value in extra.items())
-    return archiver.forward(url, method=req.method, headers=headers.items())
+    conditions = _conditions(archiver, req)
+    return archiver.forward(url, method=req.method, headers=headers.items(), conditions=conditions)
 
 
 def _sends_body(req: falcon.Request, reply: Reply) -> bool:

@@ -9,12 +9,15 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from functools import cache
+from typing import Any
 
 from streamware.admission import Admission, Ticket
 from streamware.assemble import Assembly
-from streamware.errors import BodyClosed, PreconditionFailed, RangeNotSatisfiable, StreamwareError
+from streamware.errors import BodyClosed, LengthUnknown, PreconditionFailed, RangeNotSatisfiable, StreamwareError
+from streamware.hosting import Host, host_of
 from streamware.job import Job, Subrequest
 from streamware.ledger import Ledger, MemoryLedger
 from streamware.links import Link, Links
@@ -75,7 +78,7 @@ class Archiver:
         job = Job(bundle, self.policy, self.upstream, self.ledger, ticket=self.admission.enter())
         try:
             assembly = job.plan(keep=True)
-            return self._body(job, assembly, (Window(0, assembly.plan.length),))
+            return self._body(job, assembly, (Window(0, assembly.plan.length),), Conditions())
         except BaseException:
             job.release()
             raise
@@ -134,6 +137,8 @@ class Archiver:
         assembly = job.plan(keep=keep, base_etag=base_etag, linked=link is not None)
         if link is not None:
             link.check(assembly)
+        if assembly.plan.length is None:
+            self._require_framing(conditions)
         newest = assembly.modified if modified is None else modified
         representation = Representation(
             media_type=assembly.media_type,
@@ -164,19 +169,60 @@ class Archiver:
         if conditions.method == "HEAD":
             job.release()
             return reply
-        return replace(reply, body=self._body(job, assembly, decision.pieces))
+        return replace(reply, body=self._body(job, assembly, decision.pieces, conditions))
 
-    def _body(self, job: Job, assembly: Assembly, pieces: Iterable[bytes | Window]) -> Body:
-        download = _Download(job, self.observer)
+    def _body(self, job: Job, assembly: Assembly, pieces: Iterable[bytes | Window], conditions: Conditions) -> Body:
+        download = _Download(job, self.observer, conditions.request_id)
         download.started()
-        return job.body(assembly, pieces, download)
+        body = job.body(assembly, pieces, download)
+        download.begun = True
+        return body
 
-    def forward(self, url: str, *, method: str = "GET", headers: Iterable[tuple[str, str]] = ()) -> Reply:
-        """Forward one upstream body as it comes. The URL is trusted. Raises no StreamwareError; the caller closes."""
+    def _require_framing(self, conditions: Conditions) -> None:
+        """Before a body without length.
+
+        :raises LengthUnknown: nobody could tell a broken one from a whole one.
+        """
+        if conditions.unframed is not None and not self.policy.allow_unframed:
+            error = LengthUnknown(f"{conditions.unframed}; Policy(allow_unframed=True) would take the risk")
+            error.status = 505 if conditions.http_10 else 500
+            raise error
+
+    def forward(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Iterable[tuple[str, str]] = (),
+        conditions: Conditions = Conditions(),  # noqa: B008 - a frozen value
+    ) -> Reply:
+        """Forward one upstream body as it comes. The URL is trusted. Raises no StreamwareError; the caller closes.
+
+        :param headers: what the upstream is to know.
+        :param conditions: the client's; a body of unknown length is refused where a broken one could not be told from a
+            whole one. An error's body is not worth that.
+        """
         try:
-            return self.upstream.forward(url, method=method, headers=headers)
+            reply = self.upstream.forward(url, method=method, headers=headers)
+            if reply.status in (200, 203, 206) and reply.header("content-length") is None:
+                try:
+                    self._require_framing(conditions)
+                except LengthUnknown:
+                    reply.body.close()
+                    raise
+            return reply
         except StreamwareError as error:
             return self.problem(error)
+
+    def meet(self, request: Mapping[str, Any], start_response: object = None) -> None:
+        """Look at the first request, and warn of the host it came through if that is one to be warned of.
+
+        :param request: a WSGI environ or an ASGI scope.
+        :param start_response: the WSGI host's own.
+        """
+        host = host_of(request, start_response)
+        if host is not None:
+            _warn_of(host)
 
     def problem(self, error: StreamwareError) -> Reply:
         """The answer for an error found before the first byte (RFC 9457). What it does not say goes to the log."""
@@ -189,9 +235,13 @@ class Archiver:
 class _Download:
     """Watches one body from its start to its end, for the log and the metrics."""
 
-    def __init__(self, job: Job, observer: Observer | None) -> None:
+    def __init__(self, job: Job, observer: Observer | None, request_id: str | None) -> None:
+        self.begun = (
+            False  # its head is out, or about to be; before that, what fails is answered and logged as a problem
+        )
         self._job = job
         self._observer = observer
+        self._request_id = request_id
 
     def started(self) -> None:
         if self._observer is not None:
@@ -204,12 +254,47 @@ class _Download:
     def ended(self, body: Body, error: BaseException | None) -> None:
         self._job.release()
         outcome = "complete" if error is None else "left" if isinstance(error, BodyClosed) else "aborted"
-        if outcome == "aborted":
-            _log.warning("bundle %r aborted after %d bytes: %s", self._job.bundle.name, body.bytes_out, error)
+        if self.begun and isinstance(error, StreamwareError):
+            self._log_end(body, error)
         if self._observer is not None:
             self._observer.download_ended(
                 outcome, members=body.members, bytes_out=body.bytes_out, bytes_in=body.bytes_in
             )
+
+    def _log_end(self, body: Body, error: StreamwareError) -> None:
+        """The one record of a download that did not reach its end; its fields stand in it by name too."""
+        fields = {
+            "request": f"urn:uuid:{uuid.uuid4()}",
+            "request_id": self._request_id,
+            "bundle": self._job.bundle.name,
+            "bytes_sent": body.bytes_out,
+        }
+        if isinstance(error, BodyClosed):
+            _log.info(
+                "request %(request)s: bundle %(bundle)r left by its client after %(bytes_sent)d bytes",
+                fields,
+                extra=fields,
+            )
+            return
+        fields |= {
+            "member_index": error.index,
+            "member": error.member,
+            "cause": error.kind,
+            "cause_text": error.detail or error.title,
+            "upstream": self._job.server_of(error.index),
+        }
+        _log.warning(
+            "request %(request)s: bundle %(bundle)r aborted after %(bytes_sent)d bytes in member %(member_index)s "
+            "%(member)r: %(cause)s: %(cause_text)s (upstream: %(upstream)s; X-Request-Id: %(request_id)s)",
+            {name: "-" if value is None else value for name, value in fields.items()},
+            extra=fields,
+        )
+
+
+@cache
+def _warn_of(host: Host) -> None:
+    """Once per process and host."""
+    _log.warning("served by %s. %s (docs/hosts.md)", host.name, host.advice)
 
 
 def _merged(own: Iterable[tuple[str, str]], extra: tuple[tuple[str, str], ...]) -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ The generators here give pieces of bytes, and None where the next step may have 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 
 from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
 from streamware.errors import (
@@ -20,7 +20,9 @@ from streamware.errors import (
     LimitExceeded,
     MemberError,
     MemberTooLarge,
+    NotAllowed,
     SizeMismatch,
+    SourceError,
     StreamwareError,
     TooSlow,
 )
@@ -31,7 +33,7 @@ from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Pla
 from streamware.policy import Policy
 from streamware.recall import Recall
 
-__all__ = ["Walk"]
+__all__ = ["Foreign", "Walk", "own"]
 
 _LIMIT_32 = 0xFFFFFFFF
 _LEAD = 512  # bytes of a compressed archive that leave at once: a first header, so that a download is seen to begin
@@ -45,6 +47,7 @@ class Walk:
     :param source_of: gives the source of a member by its index; asked when the member is opened.
     :param version_of: gives the ledger's key of a member, None for one that nothing pins.
     :param failures: with a list, members that cannot be opened are left out and their errors appended.
+    :param places: the caller's number of each member, for errors; None: they are the same.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class Walk:
         ledger: Ledger,
         policy: Policy,
         failures: list[MemberError] | None,
+        places: Sequence[int] | None = None,
     ) -> None:
         self._plan = plan
         self._entries = entries
@@ -64,6 +68,7 @@ class Walk:
         self._ledger = ledger
         self._recall = Recall(ledger, entries, version_of)
         self._policy = policy
+        self._places = places
         self._failures = failures if plan.length is None else None
         self._known = plan.known()
         self._chunks: Chunks | None = None
@@ -139,13 +144,15 @@ class Walk:
             try:
                 yield from self._open_content(member, segments, position, window)
                 self.members += 1
-            except MemberError as error:
-                if self._failures is not None:
-                    self._name(error, member)
-                    self._failures.append(error)
+            except Exception as error:
+                failed = own(error)
+                if not isinstance(failed, MemberError | NotAllowed):
+                    raise
+                if self._failures is not None and isinstance(failed, MemberError):
+                    self._name(failed, member)
+                    self._failures.append(failed)
                     self._known.skipped.add(member)
                     return
-                failed = error
                 # Only the header of a small member quotes it before the content: it will never be known, and nothing
                 # is to follow that header.
                 self._known.learn_crc32(member, 0)
@@ -161,15 +168,17 @@ class Walk:
                     raise failed
                 else:
                     yield from self._content(segment, member, low, high)
-        except StreamwareError as error:
-            self._name(error, member)
-            raise
+        except Exception as error:
+            failed = own(error)
+            self._name(failed, member)
+            raise failed from failed.__cause__
         finally:
             self.close()
 
     def _name(self, error: StreamwareError, member: int) -> None:
         if error.member is None:
-            error.member, error.index = self._entries[member].name.decode(), member
+            error.member = self._entries[member].name.decode()
+            error.index = member if self._places is None else self._places[member]
 
     def _record(self, segment: Segment) -> Generator[None, None, bytes]:
         """The bytes of a record; a checksum it quotes that is not known is found out by reading."""
@@ -253,7 +262,9 @@ class Walk:
                 continue
             start, count = count, count + len(piece)
             if count >= _LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
-                raise MemberTooLarge(f"a member of unknown size reached {count} bytes; may_exceed_4gib would allow it")
+                raise MemberTooLarge(
+                    f"a member of unknown size, not announced with may_exceed_4gib, came to {count} bytes"
+                )
             if length is not None and count > length:
                 break
             if high is not None and start >= high:
@@ -295,7 +306,7 @@ class Walk:
                 self._bounded()
                 if got >= _LIMIT_32 and not entry.may_exceed_4gib:
                     raise MemberTooLarge(
-                        f"a member of unknown size reached {got} bytes; may_exceed_4gib would allow it"
+                        f"a member of unknown size, not announced with may_exceed_4gib, has {got} bytes"
                     )
                 yield piece
             elif got < wanted:
@@ -353,12 +364,26 @@ class Walk:
                     yield None
                 elif kept is not None:
                     kept.append(piece)
-        except StreamwareError as error:
-            self._name(error, member)
-            raise
+        except Exception as error:
+            failed = own(error)
+            self._name(failed, member)
+            raise failed from failed.__cause__
         finally:
             self.close()
             self._chunks = before
+
+
+class Foreign(SourceError):
+    """What a source raised that is no error of ours; that is its cause."""
+
+
+def own(error: Exception) -> StreamwareError:
+    """Any error as one of ours: a bare OSError would be taken by hosts for the client's own leaving."""
+    if isinstance(error, StreamwareError):
+        return error
+    failure = Foreign(f"a member failed: {error!r}")
+    failure.__cause__ = error
+    return failure
 
 
 def _wants_content(segments: tuple[Segment, ...], position: int, window: Window) -> bool:

@@ -22,8 +22,8 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors model plan reply
-            semantics problems heads inner policy target
+            errors model plan reply hosting
+            semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
         """,
@@ -31,7 +31,7 @@ FLOORS = {
         1: """
             checksums coding recall walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy exchange
+            proxy exchange dial slots
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
         """,
         # The service.
@@ -52,7 +52,9 @@ WORDS = {"errors", "model", "plan", "reply"}
 
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
+    "reply": {"hosting"},
     "heads": {"semantics"},
+    "policy": {"addresses"},
     "inner": {"heads", "semantics", "target"},
     "manifest_fields": {"policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
@@ -71,7 +73,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
     "sources.upstream": {"exchange"},
-    "proxy": {"exchange", "sources.upstream"},
+    "proxy": {"dial", "exchange", "slots", "sources.upstream"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},
     "resources": {"edge"},
@@ -110,7 +112,8 @@ PURE = {
     "operator", "posixpath", "re", "string", "struct", "types", "typing", "unicodedata", "urllib.parse", "zlib",
 }
 # fmt: on
-PURE_PARTS = {"os": {"PathLike", "fspath"}}
+# What is loaded tells daphne from other hosts; it is looked at, never changed.
+PURE_PARTS = {"os": {"PathLike", "fspath"}, "sys": {"modules"}}
 CLOCKS = {"now", "utcnow", "today"}
 
 

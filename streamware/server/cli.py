@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             root=args.root,
             address=parse_address(args.bind),
             allow=tuple(args.allow),
+            allow_networks=tuple(args.allow_network),
             workers=args.workers,
             grace_seconds=args.grace,
             access_log=args.access_log,
@@ -84,6 +85,14 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="URL_PREFIX",
         help="let manifests name files of other servers below this URL; may be given several times (default: none)",
+    )
+    serve.add_argument(
+        "--allow-network",
+        action="append",
+        default=[],
+        metavar="CIDR",
+        help="let names in --allow lead to this network, such as 10.0.0.0/8, besides public addresses and what they "
+        "name themselves; may be given several times (default: none)",
     )
     serve.add_argument(
         "--state",

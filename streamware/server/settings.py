@@ -57,6 +57,7 @@ class Settings:
 
     :param root: the directory to serve; made absolute here.
     :param allow: URL prefixes that manifests may name, as in ``Policy.allow``; none by default.
+    :param allow_networks: where their names may lead besides public addresses, as in ``Policy.allow_networks``.
     :param workers: processes that share the listening socket.
     :param grace_seconds: how long running downloads may go on after the first signal.
     :param access_log: one line per request on stderr.
@@ -69,6 +70,7 @@ class Settings:
     root: str = "."
     address: Address = Address("127.0.0.1", 8080)
     allow: tuple[str, ...] = ()
+    allow_networks: tuple[str, ...] = ()
     workers: int = 1
     grace_seconds: int = 30
     access_log: bool = False
@@ -94,6 +96,7 @@ class Settings:
     def policy(self) -> Policy:
         """The limits and permissions that follow from these settings."""
         try:
-            return Policy(allow=self.allow, link_key=self.link_key)
+            return Policy(allow=self.allow, allow_networks=self.allow_networks, link_key=self.link_key)
         except ValueError as error:
-            raise ValueError(str(error).replace("Policy.allow", "--allow")) from error
+            text = str(error).replace("Policy.allow_networks", "--allow-network").replace("Policy.allow", "--allow")
+            raise ValueError(text) from error

@@ -40,6 +40,9 @@ class Client(Protocol):
     def ask(self, method: str, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str]) -> Exchange:
         """``own`` headers stay with the origin they were given for. Raises UpstreamError, NotAllowed."""
 
+    def spare(self, content: Url) -> bool:
+        """Whether an answer may be opened now whose turn comes later."""
+
     def opened(self) -> None: ...
 
     def retried(self) -> None: ...
@@ -83,12 +86,18 @@ class UpstreamSource:
         self._kept: tuple[Exchange, Facts, float] | None = None
 
     def probe(self, *, keep: bool = False) -> Facts:
-        """Ask with HEAD, and with GET where that says too little or anything bad; with ``keep`` with GET at once.
+        """Ask with HEAD, and with GET where that says too little or anything bad; with ``keep`` with GET at once, as
+        long as there are answers to spare.
 
         :raises MemberError: neither the URL nor any mirror gives what was promised.
         """
         self.close()
+        keep = keep and self.spare()
         return self._first(lambda url: self._probe(url, keep))
+
+    def spare(self) -> bool:
+        """Whether it may be opened before its turn: too many answers that wait keep out those whose turn it is."""
+        return self._client.spare(self._content)
 
     def open(self, start: int, length: int | None) -> Chunks:
         """Open ``length`` bytes from ``start``; see ``Source.open``. The caller closes the result.

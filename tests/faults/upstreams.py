@@ -121,15 +121,17 @@ Script = Callable[[Request, Peer], None]
 class ScriptedUpstream:
     """Answers each request with a script: one for all, or one for each path (before ``?``).
 
-    :param tls: a server-side context makes it speak https.
+    :param tls: a server-side context makes it speak https. :param bind: the address it listens on.
     """
 
-    def __init__(self, script: Script | Mapping[str, Script], *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script | Mapping[str, Script], *, tls: ssl.SSLContext | None = None, bind: str = "127.0.0.1"
+    ) -> None:
         self._script = script
         self._tls = tls
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server((bind, 0), backlog=64)
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []

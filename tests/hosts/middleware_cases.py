@@ -29,8 +29,8 @@ JSON = {"Content-Type": "application/json"}
 
 
 def archiver() -> Archiver:
-    """What the middlewares under test share; small limits, so that they can be passed."""
-    return Archiver(Policy(max_manifest_bytes=100_000, read_timeout_seconds=10))
+    """What the middlewares under test share; small limits, so that they can be passed; wsgiref is among the servers."""
+    return Archiver(Policy(max_manifest_bytes=100_000, read_timeout_seconds=10, allow_unframed=True))
 
 
 def local(href: str) -> list[Member] | None:

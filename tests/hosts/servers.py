@@ -1,4 +1,4 @@
-"""Real servers for tests: wsgiref in a thread, gunicorn and uvicorn as processes; and a client that hides nothing.
+"""Real servers for tests: wsgiref in a thread, others as processes; and a client that hides nothing.
 
 The rules of this file: loopback and free ports only; every wait has an end; whoever started a server stops it, and a
 process that does not stop in time is killed.
@@ -18,12 +18,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-__all__ = ["Broken", "Response", "Server", "gunicorn", "until", "uvicorn", "wsgiref_server"]
+import pytest
+
+__all__ = ["Broken", "Response", "Server", "gunicorn", "hypercorn", "until", "uvicorn", "waitress", "wsgiref_server"]
 
 ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 20.0
@@ -31,6 +34,8 @@ STOP_SECONDS = 10.0
 
 _GUNICORN_READY = re.compile(r"Listening at: http://127\.0\.0\.1:([0-9]+)")
 _UVICORN_READY = re.compile(r"running on http://127\.0\.0\.1:([0-9]+)")
+_HYPERCORN_READY = re.compile(r"Running on http://127\.0\.0\.1:([0-9]+)")
+_WAITRESS_READY = re.compile(r"Serving on http://127\.0\.0\.1:([0-9]+)")
 
 
 class Broken(AssertionError):
@@ -152,6 +157,27 @@ def uvicorn(app: str, *, env: Mapping[str, str] | None = None, lifespan: str = "
     """An ASGI app, as ``module:name``, under uvicorn. A context manager that gives a Server."""
     arguments = ["uvicorn", app, "--host", "127.0.0.1", "--port", "0", "--lifespan", lifespan]
     return _process([*arguments, "--timeout-graceful-shutdown", "3"], _UVICORN_READY, env)
+
+
+def waitress(app: str, *, env: Mapping[str, str] | None = None) -> Any:
+    """A WSGI app, as ``module:name``, under waitress. A context manager that gives a Server."""
+    _need("waitress")
+    return _process(["waitress", "--listen=127.0.0.1:0", app], _WAITRESS_READY, env)
+
+
+def hypercorn(app: str, *, env: Mapping[str, str] | None = None) -> Any:
+    """An ASGI app, as ``module:name``, under hypercorn. A context manager that gives a Server."""
+    _need("hypercorn")
+    return _process(["hypercorn", "--bind", "127.0.0.1:0", "--graceful-timeout", "3", app], _HYPERCORN_READY, env)
+
+
+def _need(package: str) -> None:
+    """A visible skip where a server is not installed, or a failure under ``CI=true``."""
+    if find_spec(package) is None:
+        reason = f"the server {package!r} is not installed (pip install {package})"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
 
 
 @contextmanager

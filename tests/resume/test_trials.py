@@ -100,7 +100,7 @@ class World:
 
     def uncut(self, case: Case) -> tuple[bytes, str]:
         """The archive and its ETag from a server that never saw the bundle before."""
-        archiver = Archiver(Policy(allow=(f"{self.upstream}/",)))
+        archiver = Archiver(Policy(allow=(f"{self.upstream}/",), allow_unframed=True))
         try:
             app = make_wsgi(Site(self.places.inner, self.lists), self.places.root, archiver)
             with wsgiref_server(app) as server:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import zipfile
 from array import array
 from collections.abc import Callable, Iterable, Iterator
@@ -310,4 +311,5 @@ def test_what_fails_at_its_closing_fails_for_the_log_alone(leaves: bool, caplog:
             assert archive.namelist() == ["a", "last"]
     body.close()
     assert [rude.closed for rude in made] == [1]
-    assert [record.getMessage() for record in caplog.records] == ["a stream failed while it was closed"]
+    told = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert told == ["a stream failed while it was closed"]

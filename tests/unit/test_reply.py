@@ -125,3 +125,36 @@ def test_bytes_can_be_given_up_twice(end: str) -> None:
     getattr(body, end)()
     getattr(body, end)()
     assert list(body) == []
+
+
+# --- the host and the client -------------------------------------------------------------------------------------
+
+
+def test_conditions_know_the_host_and_the_client_on_wsgi_and_asgi() -> None:
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "SERVER_PROTOCOL": "HTTP/1.0",
+        "REMOTE_ADDR": "192.0.2.7",
+        "HTTP_RANGE": "bytes=0-1",
+        "HTTP_X_REQUEST_ID": "a-1._Z",
+        "wsgi.version": (1, 0),
+    }
+    scope = {
+        "type": "http",
+        "method": "get",
+        "http_version": "1.0",
+        "client": ["192.0.2.7", 4711],
+        "headers": [(b"Range", b"bytes=0-1"), (b"x-request-id", b"a-1._Z")],
+    }
+    found = Conditions.from_environ(environ)
+    assert found == Conditions.from_scope(scope)
+    assert found.unframed is not None
+    assert (found.method, found.range, found.http_10, found.client) == ("GET", "bytes=0-1", True, "192.0.2.7")
+    assert found.request_id == "a-1._Z"
+    plain = found.unconditional()
+    assert plain == dataclasses.replace(found, range=None)
+
+
+@pytest.mark.parametrize("value", ["", "a b", "a\tb", "x" * 65, "ü", "a\n", "<b>", "%s"])
+def test_a_request_id_that_could_spoil_the_log_is_not_taken(value: str) -> None:
+    assert Conditions.of("GET", [("X-Request-Id", value)]).request_id is None

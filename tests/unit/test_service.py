@@ -25,6 +25,7 @@ from streamware import Archiver, Bundle, Conditions, Member, Policy, Reply, Stre
 from streamware.checksums import crc32
 from streamware.errors import MemberNotFound, SourceError
 from streamware.model import Facts, Path, Url
+from streamware.service import _warn_of
 from tests.faults.upstreams import ScriptedUpstream, answer, free_port
 from tests.synthetic import Synthetic, content
 
@@ -645,3 +646,179 @@ def test_nothing_is_left_open_whatever_was_answered(tmp_path: FilePath) -> None:
         next(iter(body), None)
         body.close()
         assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+# --- where a broken body would look whole ------------------------------------------------------------------------
+
+UNFRAMED = Conditions(unframed="the host is a bad one")
+HTTP_10 = Conditions(unframed="it is HTTP/1.0", http_10=True)
+
+
+class Unopened(Synthetic):
+    def open(self, start: int, length: int | None) -> Any:
+        raise AssertionError("opened")
+
+
+@pytest.mark.case(31, 44)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("conditions", "status"), [(UNFRAMED, 500), (HTTP_10, 505)])
+def test_no_body_without_length_where_a_broken_one_would_look_whole(
+    conditions: Conditions, status: int, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bundle = Bundle("b.zip", compress="deflate")
+    bundle.add(Member("a.txt", Unopened(3000)))
+    with caplog.at_level(logging.WARNING, "streamware"):
+        reply = Archiver().respond(bundle, replace(conditions, method=method, if_none_match='"other"'))
+    found, document = problem_of(reply)
+    assert (found, document["type"]) == (status, "urn:streamware:problem:length-unknown")
+    assert "HTTP/1.1" in document["title"]
+    assert "TAR" in document["title"]
+    assert "bad one" not in json.dumps(document)
+    [record] = caplog.records
+    assert str(conditions.unframed) in record.getMessage()
+    assert "allow_unframed" in record.getMessage()
+
+
+@pytest.mark.case(31)
+@pytest.mark.parametrize("conditions", [UNFRAMED, HTTP_10])
+def test_what_has_a_length_is_served_everywhere(conditions: Conditions) -> None:
+    answered = taken(Archiver().respond(pinned(), conditions))
+    assert answered == WHOLE
+    assert taken(Archiver().respond(pinned("b.tar"), conditions)).status == 200
+    part = taken(Archiver().respond(pinned(), replace(conditions, range="bytes=5-9")))
+    assert (part.status, part.body) == (206, WHOLE.body[5:10])
+
+
+@pytest.mark.case(31)
+@pytest.mark.parametrize("name", ["b.tar.gz", "b.zip"])
+def test_an_operator_may_take_the_risk(name: str) -> None:
+    bundle = pinned(name, compress="deflate" if name == "b.zip" else "stored")
+    answered = taken(Archiver(Policy(allow_unframed=True)).respond(bundle, HTTP_10))
+    assert answered.status == 200
+    assert "content-length" not in answered.headers
+
+
+@pytest.mark.case(31)
+def test_a_forwarded_body_without_length_is_held_to_the_same() -> None:
+    def script(request: Any, peer: Any) -> None:
+        status = "404 Not Found" if request.target == "/missing" else "200 OK"
+        peer.send(answer(b"5\r\nhello\r\n0\r\n\r\n", "Transfer-Encoding: chunked", status=status, length=None))
+
+    with ScriptedUpstream(script) as upstream:
+        archiver, daring = Archiver(), Archiver(Policy(allow_unframed=True))
+        url = upstream.url("/a")
+        assert taken(archiver.forward(url)).body == b"hello"
+        assert problem_of(archiver.forward(url, conditions=UNFRAMED))[0] == 500
+        assert problem_of(archiver.forward(url, conditions=HTTP_10))[0] == 505
+        assert taken(daring.forward(url, conditions=HTTP_10)).body == b"hello"
+        assert taken(archiver.forward(upstream.url("/missing"), conditions=HTTP_10)).status == 404
+        archiver.close()
+        daring.close()
+        upstream.wait_closed()
+
+
+def test_a_host_to_be_warned_of_is_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    environ = {"wsgi.version": (1, 0), "SERVER_SOFTWARE": "Granian"}
+    _warn_of.cache_clear()
+    for archiver in (Archiver(), Archiver()):
+        archiver.meet(environ)
+        archiver.meet({"wsgi.version": (1, 0), "SERVER_SOFTWARE": "waitress"})
+    [record] = caplog.records
+    assert (record.name, record.levelno) == ("streamware", logging.WARNING)
+    assert record.getMessage().startswith("served by granian (WSGI). ")
+    assert record.getMessage().endswith("(docs/hosts.md)")
+
+
+# --- the log -----------------------------------------------------------------------------------------------------
+
+
+def fields(record: logging.LogRecord) -> dict[str, Any]:
+    names = "request_id bundle member_index member bytes_sent cause cause_text upstream"
+    return {name: getattr(record, name) for name in names.split()}
+
+
+@pytest.mark.case(17, 26)
+@pytest.mark.parametrize("name", ["b.zip", "b.tar"])
+def test_an_aborted_bundle_leaves_one_record_that_says_all(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    def script(request: Any, peer: Any) -> None:
+        peer.send(answer(bytes(100_000), 'ETag: "1"', length=300_000))
+        peer.close()
+
+    with ScriptedUpstream(script) as upstream:
+        bundle = Bundle(name, on_error="skip")
+        bundle.add_file("/nonexistent/left-out")
+        bundle.add_data("first", bytes(5))
+        bundle.add_url(upstream.url("/second?signature=secret"), size=300_000)
+        archiver = Archiver(Policy(max_tries=1))
+        with caplog.at_level(logging.DEBUG, "streamware"):
+            reply = archiver.respond(bundle, Conditions(request_id="abc-1"))
+            got: list[bytes] = []
+            with pytest.raises(StreamwareError) as caught:
+                got.extend(reply.body)
+            sent = sum(map(len, got))
+            reply.body.close()
+            archiver.close()
+    assert caught.value.index == 2  # in the bundle, not among those that are in the archive
+    [record] = [r for r in caplog.records if r.levelno >= logging.INFO]
+    assert record.levelno == logging.WARNING
+    assert re.fullmatch(r"urn:uuid:[0-9a-f-]{36}", record.request)  # type: ignore[attr-defined]
+    assert fields(record) == {
+        "request_id": "abc-1",
+        "bundle": name,
+        "member_index": 2,
+        "member": "second",
+        "bytes_sent": sent,
+        "cause": caught.value.kind,
+        "cause_text": caught.value.detail,
+        "upstream": f"127.0.0.1:{upstream.port}",
+    }
+    assert record.getMessage() == (
+        f"request {record.request}: bundle '{name}' aborted after {sent} bytes in member 2 'second': "  # type: ignore[attr-defined]
+        f"{caught.value.kind}: {caught.value.detail} (upstream: 127.0.0.1:{upstream.port}; X-Request-Id: abc-1)"
+    )
+    assert "secret" not in caplog.text
+
+
+@pytest.mark.case(27)
+def test_a_client_that_leaves_is_one_quiet_record(caplog: pytest.LogCaptureFixture) -> None:
+    bundle = pinned()
+    bundle.add(Member("large", Synthetic(500_000, crc_known=True)))
+    with caplog.at_level(logging.DEBUG, "streamware"):
+        body = Archiver().respond(bundle).body
+        first = next(body)
+        body.abort()
+        with pytest.raises(StreamwareError):
+            next(body)
+        body.close()
+    [record] = caplog.records
+    assert (record.levelno, record.exc_info) == (logging.INFO, None)
+    assert f"left by its client after {len(first)} bytes" in record.getMessage()
+    assert record.bytes_sent == len(first)  # type: ignore[attr-defined]
+
+
+@pytest.mark.case(1)
+def test_what_fails_before_the_head_is_logged_as_a_problem_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    bundle = Bundle("b.zip")
+    bundle.add_url(f"http://127.0.0.1:{free_port()}/a", size=100_000)
+    with caplog.at_level(logging.DEBUG, "streamware"):
+        status, document = problem_of(Archiver().respond(bundle))
+    assert status == 502
+    [record] = [r for r in caplog.records if r.levelno >= logging.INFO]
+    assert document["instance"] in "urn:uuid:" + record.getMessage().split()[1].rstrip(":")
+
+
+@pytest.mark.case(4)
+@pytest.mark.parametrize("status", ["429 Too Many Requests", "503 Service Unavailable"])
+@pytest.mark.parametrize("size", [None, 10])
+def test_an_upstreams_retry_after_reaches_the_client(status: str, size: int | None) -> None:
+    def script(request: Any, peer: Any) -> None:
+        peer.send(answer(b"", "Retry-After: 17", status=status))
+
+    with ScriptedUpstream(script) as upstream:
+        bundle = Bundle("b.zip")
+        bundle.add_url(upstream.url("/a"), size=size)
+        archiver = Archiver(Policy(max_tries=1))
+        reply = archiver.respond(bundle)
+        assert reply.status == 502
+        assert reply.header("retry-after") == "17"
+        archiver.close()

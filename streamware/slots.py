@@ -1,0 +1,80 @@
+"""How many answers may be open at one upstream at a time, counted over all bundles of a process.
+
+The rule of this file: every wait has an end, and a slot comes back whatever becomes of who held it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable
+from queue import Empty, SimpleQueue
+from weakref import WeakValueDictionary
+
+__all__ = ["Slot", "Slots"]
+
+_LOOK_SECONDS = 0.1  # a wait that is no longer wanted ends within this time
+
+
+class Slots:
+    """``most`` slots for each origin. Used from any thread."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        # An origin is known for as long as a slot of it is held or waited for, so there is never a list to be tidied.
+        self._origins: WeakValueDictionary[Hashable, _Free] = WeakValueDictionary()
+
+    def take(self, origin: Hashable, seconds: float, given_up: Callable[[], bool] = lambda: False) -> Slot | None:
+        """A slot, waited for at most ``seconds`` and while nobody has given up; None: there was none.
+
+        Whoever took it frees it.
+        """
+        with self._lock:
+            free = self._origins.get(origin)
+            if free is None:
+                self._origins[origin] = free = _Free(self._most)
+        deadline = time.monotonic() + seconds
+        while True:
+            left = deadline - time.monotonic()
+            try:
+                free.tokens.get(timeout=max(0.0, min(left, _LOOK_SECONDS)))
+            except Empty:
+                if left <= 0 or given_up():
+                    return None
+            else:
+                return Slot(free)
+
+    def spare(self, origin: Hashable) -> bool:
+        """Whether more than half of an origin's slots are free. Waits for nobody."""
+        free = self._origins.get(origin)
+        return free is None or free.tokens.qsize() * 2 > self._most
+
+
+class Slot:
+    """The right to have one answer open. ``free()`` is idempotent; one that is forgotten frees itself."""
+
+    __slots__ = ("_free",)
+
+    def __init__(self, free: _Free) -> None:
+        self._free: _Free | None = free
+
+    def free(self) -> None:
+        free, self._free = self._free, None
+        if free is not None:
+            free.tokens.put(None)
+
+    __del__ = free
+
+
+class _Free:
+    """The tokens of one origin that nobody holds: a SimpleQueue, as that may be put to by ``__del__``, which can run at
+    any moment, inside of ``put`` itself too.
+    """
+
+    __slots__ = ("__weakref__", "tokens")
+
+    def __init__(self, most: int) -> None:
+        self.tokens: SimpleQueue[None] = SimpleQueue()
+        for _ in range(most):
+            self.tokens.put(None)
