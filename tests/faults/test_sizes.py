@@ -20,10 +20,15 @@ def test_a_member_of_unknown_size_that_passes_4_gib(caplog: pytest.LogCaptureFix
     archiver = Archiver()
     body = archiver.open(bundle)
     count, last = 0, b""
+
+    def read() -> None:
+        nonlocal count, last
+        for piece in body:
+            count, last = count + len(piece), piece
+
     try:
         with pytest.raises(MemberTooLarge) as caught:
-            for piece in body:
-                count, last = count + len(piece), piece
+            read()
     finally:
         body.close()
         archiver.close()
