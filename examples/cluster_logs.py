@@ -5,7 +5,8 @@ Try it:
     NODES=http://10.0.0.7:8080,http://10.0.0.8:8080 gunicorn --worker-class gthread --threads 16 cluster_logs:app
     curl -OJ http://127.0.0.1:8000/logs/app.log
 
-A node that is down is named in ``_errors.txt``; the others' logs arrive all the same.
+A node that is down is named in ``_errors.txt``; the others' logs arrive all the same. With MIRROR, the URL of a server
+that has copies (``MIRROR/10.0.0.7_8080/logs/app.log``), nothing is missing, not even if a node dies while it is read.
 """
 
 import json
@@ -20,6 +21,7 @@ from streamware import Archiver, Bundle
 from streamware.resources import BundleResource
 
 NODES = os.environ.get("NODES", "http://127.0.0.1:8081,http://127.0.0.1:8082").split(",")
+MIRROR = os.environ.get("MIRROR")
 
 
 def running_status() -> str:
@@ -33,7 +35,8 @@ class ClusterLogs(BundleResource):
         bundle = Bundle(f"{name}.zip", on_error="report")
         for node in NODES:
             host = urlsplit(node).netloc.replace(":", "_")
-            bundle.add_url(f"{node}/logs/{name}", f"{host}/{name}")
+            mirrors = [f"{MIRROR}/{host}/logs/{name}"] if MIRROR else []
+            bundle.add_url(f"{node}/logs/{name}", f"{host}/{name}", mirrors)
         bundle.add_data("running_status.json", running_status())
         return bundle
 

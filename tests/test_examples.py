@@ -84,6 +84,12 @@ def test_cluster_logs(run: Run, nodes: tuple[Node, Node]) -> None:
         members = unzip(host.ask("/logs/app.log"))
         assert list(members) == [f"{a}/app.log", "running_status.json", "_errors.txt"]
         assert f"{b}/app.log" in members["_errors.txt"].decode()
+    with (
+        Node({f"/{b}/logs/app.log": File(LOG_B)}) as mirror,
+        run("cluster_logs", NODES=",".join(node.url for node in nodes), MIRROR=mirror.url) as host,
+    ):
+        members = unzip(host.ask("/logs/app.log"))
+        assert (members[f"{a}/app.log"], members[f"{b}/app.log"]) == (LOG_A, LOG_B)
 
 
 def test_forward_file(run: Run, nodes: tuple[Node, Node]) -> None:

@@ -137,6 +137,7 @@ class MiddlewareCases:
             response = server.request("POST", "/bundle", JSON, body)
             assert (response.status, failing(response)) == (status, ["b"])
 
+    @pytest.mark.case(34)
     @pytest.mark.parametrize(
         ("headers", "body"), [(JSON, b"{"), (JSON, b""), (FORM, b"name=x"), ({"Content-Type": "text/plain"}, b"x")]
     )
@@ -162,6 +163,7 @@ class MiddlewareCases:
         assert (response.status, response.header("allow")) == (405, "GET, HEAD, POST")
         assert failing(response) == []
 
+    @pytest.mark.case(44)
     def test_head_answers_what_get_would(self, server: Server) -> None:
         path = bundle("/a.txt", "/b.bin")
         get, head = server.get(path), server.request("HEAD", path)
@@ -185,6 +187,7 @@ class MiddlewareCases:
         assert seen["host"] == f"127.0.0.1:{server.port}"
         assert not {"if-match", "accept-encoding", "x-mine", "range"} & set(seen)
 
+    @pytest.mark.case(24)
     @pytest.mark.parametrize(
         ("path", "status"),
         [("/nowhere", 404), ("/gone", 404), ("/moved", 502), ("/coded", 502), ("/fails", 500)],
@@ -195,6 +198,7 @@ class MiddlewareCases:
         assert b"on fire" not in response.body
         assert b"broken" not in response.body
 
+    @pytest.mark.case(24)
     @pytest.mark.parametrize("path", ["/fails-late", "/short", "/long"])
     def test_a_body_that_is_not_as_promised_breaks_the_connection(self, server: Server, path: str) -> None:
         with pytest.raises(Broken) as broken:
@@ -202,11 +206,13 @@ class MiddlewareCases:
         assert path[1:].encode() in broken.value.body
         assert b"b.bin" not in broken.value.body
 
+    @pytest.mark.case(19)
     def test_a_member_that_changes_meanwhile_is_no_archive(self, server: Server) -> None:
         many = bundle(*["/a.txt"] * 9, "/changing")  # more than are asked by the GETs that then deliver them
         with pytest.raises(Broken):
             server.get(many)
 
+    @pytest.mark.case(13)
     def test_a_site_that_answers_no_head_and_gives_no_length(self, server: Server) -> None:
         paths = ["/a.txt"] * 9 + ["/no-head", "/head-of-nothing"]
         response = server.get(bundle(*paths))
@@ -217,6 +223,7 @@ class MiddlewareCases:
         assert response.header("content-length") is None
         assert unzipped(response)["unmeasured"] == BIG
 
+    @pytest.mark.case(24)
     @pytest.mark.parametrize(
         "path", ["/bundle?path=/a.txt", "/bundle/", "/bundle/links/x", "/%62undle", "/x/../bundle", "/%2562undle"]
     )
@@ -263,6 +270,7 @@ class MiddlewareCases:
 
     # --- ranges ---
 
+    @pytest.mark.case(42)
     def test_any_part_of_a_bundle_is_a_slice_of_the_whole(self, server: Server) -> None:
         path = bundle("/a.txt", "/big", "/unranged", name="r.tar")
         whole = server.get(path)
@@ -275,6 +283,7 @@ class MiddlewareCases:
         ranges = [entry["headers"] for entry in asked(server) if "range" in entry["headers"]]
         assert {entry.get("if-range", "")[:1] for entry in ranges} == {'"'}
 
+    @pytest.mark.case(43)
     def test_a_part_of_another_version_is_not_given(self, server: Server) -> None:
         response = server.get(bundle("/a.txt", name="r.tar"), {"Range": "bytes=0-9", "If-Range": '"old"'})
         assert response.status == 200
@@ -444,6 +453,7 @@ class MiddlewareCases:
 
     # --- leaving ---
 
+    @pytest.mark.case(27)
     @pytest.mark.parametrize("path", [bundle("/a.txt", "/endless"), listed(b"- 1099511627776 /endless e")])
     def test_a_client_that_leaves_ends_the_member(self, server: Server, path: str) -> None:
         asked(server)

@@ -147,6 +147,7 @@ def test_a_bundle_of_remote_files_arrives_whole_and_as_long_as_was_promised(host
         assert archive.read("logs/small.log") == SMALL
 
 
+@pytest.mark.case(44)
 @pytest.mark.parametrize("path", ["/bundles/nodes.zip", "/bundles/nodes.tar", "/bundles/open.zip", "/files/big.bin"])
 def test_head_answers_the_headers_of_get_and_leaves_the_connection_in_order(host: Host, node: Node, path: str) -> None:
     full = host.ask(path)
@@ -212,6 +213,7 @@ def test_what_the_client_has_already_is_not_sent_again(host: Host, node: Node, p
 # --- errors ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(4)
 def test_a_missing_member_is_a_problem_before_anything_is_sent(host: Host) -> None:
     answer = host.ask("/bundles/missing.zip")
     assert answer.status in (404, 502)
@@ -237,6 +239,7 @@ def test_a_refusal_raised_by_the_app_is_a_problem(host: Host) -> None:
     assert "not for you" not in answer.body.decode()
 
 
+@pytest.mark.case(44)
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
 def test_other_methods_are_refused(host: Host, method: str) -> None:
     answer = host.ask("/bundles/nodes.zip", method)
@@ -244,6 +247,7 @@ def test_other_methods_are_refused(host: Host, method: str) -> None:
     assert {"GET", "HEAD"} <= set(answer.headers["allow"].split(", "))
 
 
+@pytest.mark.case(17)
 @pytest.mark.parametrize("path", ["/bundles/cut.bin.zip", "/files/cut.bin"])
 def test_a_failure_after_the_head_breaks_the_connection(host: Host, path: str) -> None:
     with pytest.raises((http.client.IncompleteRead, ConnectionResetError)):
@@ -326,6 +330,7 @@ def leaves(host: Host, node: Node, path: str, upstream_path: str, amount: int) -
     return node.left[upstream_path] - left
 
 
+@pytest.mark.case(27)
 @pytest.mark.parametrize("route", ["/bundles/{}.zip", "/files/{}"])
 def test_a_client_that_leaves_ends_the_upstream(host: Host, node: Node, route: str) -> None:
     name = f"endless-{host.kind}-{route[1]}"
@@ -334,6 +339,7 @@ def test_a_client_that_leaves_ends_the_upstream(host: Host, node: Node, route: s
     until(lambda: node.busy == 0, 2)
 
 
+@pytest.mark.case(27)
 @pytest.mark.parametrize("route", ["/bundles/{}.zip", "/files/{}"])
 @pytest.mark.parametrize("host", ["asgi"], indirect=True)
 def test_a_client_that_leaves_ends_an_upstream_that_says_nothing(host: Host, node: Node, route: str) -> None:

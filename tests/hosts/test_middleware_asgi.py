@@ -253,6 +253,7 @@ def test_a_mounted_app_stays_mounted() -> None:
     assert seen[-1] == ("/app", "/caf\u00e9 x", b"/caf%C3%A9%20x", b"q=1", {"db": 1, "mine": True})
 
 
+@pytest.mark.case(24)
 def test_a_body_that_fails_raises_and_never_ends() -> None:
     async def trial() -> None:
         exchange = Exchange("/bundle", "path=/a.txt&path=/fails-late")
@@ -274,6 +275,7 @@ def test_a_client_that_left_while_posting_is_not_answered() -> None:
     asyncio.run(trial())
 
 
+@pytest.mark.case(27)
 @pytest.mark.parametrize("path", ["/waits-before", "/waits-within"])
 def test_a_client_that_leaves_ends_an_app_that_waits(path: str) -> None:
     """Also while the archive has not begun: members are still asked, and none has answered."""
@@ -307,6 +309,7 @@ def test_a_client_that_leaves_ends_an_app_that_waits(path: str) -> None:
     asyncio.run(trial())
 
 
+@pytest.mark.case(24)
 def test_an_app_that_gives_nothing_in_time_is_a_timeout() -> None:
     from streamware import Archiver, Policy
 

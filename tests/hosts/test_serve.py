@@ -211,6 +211,7 @@ def test_types() -> None:
     assert media_type("a.b/http:x.pdf") == "application/pdf"
 
 
+@pytest.mark.case(22)
 @pytest.mark.parametrize(
     "target",
     [
@@ -253,6 +254,7 @@ def test_nothing_outside_root_and_nothing_that_blocks_is_reached(server: Served,
     assert b"secret" not in answer.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.case(22)
 @pytest.mark.parametrize("href", ["/tree/out-file", "/tree/out-dir/", "/tree/pipe", "/tree/nothing", "/tree/nothing/"])
 def test_nothing_outside_root_gets_into_a_bundle(server: Served, href: str) -> None:
     answer = server.ask(f"/bundle?path={quote(href)}&path=/tree/a.txt")
@@ -611,6 +613,7 @@ def begin(served: Served, target: str) -> http.client.HTTPResponse:
     return response
 
 
+@pytest.mark.case(30)
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_running_downloads_end_and_takes_no_new_ones(root: Path, workers: str, number: int) -> None:
@@ -632,6 +635,7 @@ def test_a_signal_lets_running_downloads_end_and_takes_no_new_ones(root: Path, w
         assert "Traceback" not in served.log
 
 
+@pytest.mark.case(30)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_the_grace_has_an_end(root: Path, workers: str) -> None:
     with Served(root, "--grace", "1", "--workers", workers) as served, begin(served, "/tree/big.bin") as response:
@@ -643,6 +647,7 @@ def test_the_grace_has_an_end(root: Path, workers: str) -> None:
             response.read()
 
 
+@pytest.mark.case(30)
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_second_signal_ends_at_once(root: Path, workers: str) -> None:
     with Served(root, "--grace", "600", "--workers", workers) as served, begin(served, "/tree/big.bin"):
@@ -653,6 +658,7 @@ def test_a_second_signal_ends_at_once(root: Path, workers: str) -> None:
         served.wait(5)
 
 
+@pytest.mark.case(30)
 def test_an_upstream_that_never_answers_does_not_keep_the_server(root: Path, upstream: ThreadingHTTPServer) -> None:
     origin = f"http://127.0.0.1:{upstream.server_port}"
     body = manifest(f"{origin}/logs/stall")

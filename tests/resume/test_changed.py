@@ -98,6 +98,7 @@ def site(work: Path) -> Iterator[Site]:
 CUTS = {"before": SIZE // 2, "inside": SIZE + SIZE // 2, "behind": 2 * SIZE + SIZE // 2}
 
 
+@pytest.mark.case(19, 43)
 @pytest.mark.parametrize("form", ["zip", "tar"])
 @pytest.mark.parametrize("cut", CUTS)
 @pytest.mark.parametrize("kind", ["url", "tree"])
@@ -168,6 +169,7 @@ def test_a_client_that_says_what_it_has_gets_the_new_version_whole(
     assert scan(url, start=SIZE // 3, headers={"If-Match": new.etag}).status == 206
 
 
+@pytest.mark.case(19)
 @pytest.mark.parametrize("where", ["begun", "resumed"])
 @pytest.mark.parametrize("kind", ["url", "tree", "inner"])
 def test_a_member_that_changes_under_a_download_breaks_it(kind: str, where: str, site: Site, tmp_path: Path) -> None:
@@ -224,6 +226,7 @@ def test_the_same_members_are_the_same_bytes_wherever_and_whenever(form: str, si
     assert {t.status for t in tails} == {206}
 
 
+@pytest.mark.case(41)
 def test_a_member_that_cannot_be_pinned_is_never_resumed(site: Site, tmp_path: Path) -> None:
     """A weak validator: 200, whole, no Accept-Ranges, and curl refuses to go on."""
     site.write("weak.bin", 1, "inner")

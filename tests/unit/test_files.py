@@ -112,6 +112,7 @@ def test_without_a_root_too_only_files_are_served(path: str) -> None:
         FileSource(path).probe()
 
 
+@pytest.mark.case(22)
 @pytest.mark.parametrize(
     ("link", "target", "ok"),
     [
@@ -173,6 +174,7 @@ def test_the_root_may_be_a_link_itself(root: Path) -> None:
         got("a.txt", root.with_name("gone"))
 
 
+@pytest.mark.case(22)
 def test_nobody_waits_for_a_fifo_a_socket_or_a_device(root: Path) -> None:
     os.mkfifo(root / "fifo")
     with socket.socket(socket.AF_UNIX) as listener:
@@ -200,6 +202,7 @@ def test_nobody_waits_for_a_fifo_a_socket_or_a_device(root: Path) -> None:
         assert len(answers) == 12
 
 
+@pytest.mark.case(21)
 def test_what_may_not_be_read(root: Path) -> None:
     """In a process of its own, for it has to be one that is not root's."""
     (root / "a.txt").chmod(0)
@@ -377,6 +380,7 @@ def broken(body: Iterator[bytes]) -> tuple[bytes, StreamwareError]:
     return b"".join(pieces), caught.value
 
 
+@pytest.mark.case(21)
 @pytest.mark.parametrize("form", ["zip", "tar"])
 @pytest.mark.parametrize("size", [1000, 400_000])
 @pytest.mark.parametrize(("change", "error"), CHANGES)
@@ -397,6 +401,7 @@ def test_a_download_breaks_inside_a_file_that_changed_before_its_turn(
     assert not data.endswith(bytes(1024))
 
 
+@pytest.mark.case(21)
 @pytest.mark.parametrize("change", [touch, grow, shrink])
 @pytest.mark.parametrize("form", ["zip", "tar"])
 def test_a_download_breaks_inside_a_file_that_changes_while_it_is_read(
@@ -601,6 +606,7 @@ def for_a_while(enough: Callable[[], bool], seconds: float = 0.6) -> Iterator[No
         yield
 
 
+@pytest.mark.case(22)
 @pytest.mark.parametrize("component", ["sub", "sub/b.txt"])
 def test_a_component_that_is_swapped_for_a_link_never_leads_out(root: Path, component: str) -> None:
     outside = root.with_name("outside")

@@ -132,6 +132,7 @@ def test_pieces_may_be_of_any_kind_of_bytes(pieces: Any) -> None:
     assert all(type(piece) is bytes and piece for piece in got)
 
 
+@pytest.mark.case(23)
 @pytest.mark.parametrize(
     "factory",
     [lambda: ["text"], lambda: [5], lambda: [None], lambda: "text", lambda: b"bytes", lambda: None, lambda: 5],
@@ -141,6 +142,7 @@ def test_what_is_no_bytes(factory: Callable[[], Any]) -> None:
         taken(StreamSource(factory, size=5, etag=None).open(0, 5))
 
 
+@pytest.mark.case(23)
 @pytest.mark.parametrize(
     "pieces", [[], [b""], [b"1234"], [b"123456"], [b"12345", b"6"], [b"12345", b"", b"6"], [b"1" * 1000]]
 )
@@ -194,6 +196,7 @@ def failing(error: BaseException, at: str) -> Callable[[], Iterable[bytes]]:
     return factory
 
 
+@pytest.mark.case(23)
 @pytest.mark.parametrize("at", ["factory", "iter", "next"])
 def test_errors_of_foreign_code_are_ours_with_their_cause(at: str) -> None:
     for error in (OSError("disk"), ConnectionResetError(), ValueError("x")):

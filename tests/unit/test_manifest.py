@@ -253,6 +253,7 @@ FIELDS = {
 }
 
 
+@pytest.mark.case(34)
 @pytest.mark.parametrize(("field", "value"), [(f, v) for f, values in FIELDS.items() for v in values])
 def test_a_field_that_is_wrong_is_pointed_at(field: str, value: object) -> None:
     member = {"name": "é.txt", "url": "http://h/", field: value}
@@ -266,6 +267,7 @@ def test_a_field_that_is_wrong_is_pointed_at(field: str, value: object) -> None:
         assert error.detail.endswith(".")
 
 
+@pytest.mark.case(34)
 @pytest.mark.parametrize(
     ("member", "pointer"),
     [
@@ -344,6 +346,7 @@ def test_a_setting_that_is_wrong_is_pointed_at(settings: dict[str, object], poin
     assert (error.pointer, error.index, error.member) == (pointer, None, None)
 
 
+@pytest.mark.case(34)
 @pytest.mark.parametrize(
     ("body", "pointer"),
     [
@@ -415,6 +418,7 @@ def test_what_is_no_manifest_is_pointed_at(body: bytes, pointer: str) -> None:
     assert error.detail
 
 
+@pytest.mark.case(35)
 def test_an_empty_bundle_is_refused() -> None:
     error = refusal(b'{"name": "x", "members": [ ]}')
     assert type(error) is EmptyBundle
@@ -851,6 +855,7 @@ def test_members_are_read_in_little_memory() -> None:
     assert peak - held < 1.2 * len(body)
 
 
+@pytest.mark.case(33)
 @pytest.mark.parametrize(
     "rest",
     [

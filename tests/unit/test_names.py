@@ -134,6 +134,7 @@ class TestClean:
     def test_an_ordinary_name_stays_as_it_is(self, name: str, strict: bool) -> None:
         assert clean(name, strict=strict, max_bytes=1024, max_depth=10**6) == name
 
+    @pytest.mark.case(36)
     @pytest.mark.parametrize(("name", "result", "reason"), REWRITTEN)
     def test_an_unsafe_name_is_rewritten_or_refused(self, name: str, result: str, reason: str) -> None:
         assert clean(name, strict=False, max_bytes=1024, max_depth=10**6) == result
@@ -270,6 +271,7 @@ class TestUnique:
         folder = "é" * 127
         assert len(taken(folder, f"{folder}/x")[1].split("/")[0].encode()) <= 255
 
+    @pytest.mark.case(37)
     @settings(max_examples=300)
     @given(
         st.lists(

@@ -80,6 +80,7 @@ def test_a_failing_member_leaves_its_header_and_no_end(form: str, good: int | No
         assert not got.endswith(bytes(1024))
 
 
+@pytest.mark.case(26)
 def test_a_failing_last_member_lets_nothing_of_the_directory_out() -> None:
     bundle = Bundle("b.zip")
     for number in range(50):
@@ -270,6 +271,7 @@ def test_a_window_reads_only_what_it_needs() -> None:
 # --- streams and factories ---
 
 
+@pytest.mark.case(23)
 @pytest.mark.parametrize(
     ("pieces", "error"),
     [
@@ -287,6 +289,7 @@ def test_a_stream_that_is_not_what_it_said_breaks_the_body(pieces: list[object],
     assert isinstance(raised, error)
 
 
+@pytest.mark.case(23)
 def test_an_oserror_of_a_stream_never_leaves_bare() -> None:
     def broken() -> Iterator[bytes]:
         yield b"x" * 70_000
@@ -444,6 +447,7 @@ def test_the_etag_is_the_same_until_something_changes() -> None:
     assert _etag(swapped) not in (first, *tags)
 
 
+@pytest.mark.case(41)
 def test_what_nobody_pins_has_no_strong_validator_and_no_ranges() -> None:
     bundle = Bundle("b.zip")
     bundle.add_stream("made", lambda: [b"12345"], size=5)
@@ -455,6 +459,7 @@ def test_what_nobody_pins_has_no_strong_validator_and_no_ranges() -> None:
     assert len(b"".join(reply.body)) == int(reply.header("Content-Length") or 0)
 
 
+@pytest.mark.case(44)
 def test_head_opens_no_member_and_tells_what_get_would() -> None:
     source = Synthetic(100_000)
     bundle = Bundle("b.zip")

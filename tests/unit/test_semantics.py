@@ -166,6 +166,7 @@ def test_one_range(asked: str, sent: bytes) -> None:
     }
 
 
+@pytest.mark.case(42)
 @pytest.mark.parametrize(
     "asked",
     [
@@ -185,6 +186,7 @@ def test_no_range_that_could_be_had(asked: str) -> None:
     assert headers(decision)["content-range"] == "bytes */10"
 
 
+@pytest.mark.case(42)
 @pytest.mark.parametrize(
     "asked",
     [
@@ -262,6 +264,7 @@ def test_the_same_question_gets_the_same_bytes_and_another_archive_others() -> N
     assert one != body(ask(archive(1000, '"v2"'), range=asked), data)
 
 
+@pytest.mark.case(40)
 def test_more_ranges_than_allowed_get_the_whole() -> None:
     asked = "bytes=" + ",".join(f"{i * 1000}-{i * 1000}" for i in range(16))
     assert ask(archive(100_000), range=asked).status == 206
@@ -269,6 +272,7 @@ def test_more_ranges_than_allowed_get_the_whole() -> None:
     assert ask(archive(100_000), range=asked + ",99-99") == ask(archive(100_000))
 
 
+@pytest.mark.case(40)
 @pytest.mark.parametrize(
     "asked",
     [
@@ -376,6 +380,7 @@ def test_no_request_breaks_the_decision(conditions: Conditions, representation: 
 # --- conditions ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.case(43)
 @pytest.mark.parametrize(
     ("conditions", "status"),
     [
@@ -453,6 +458,7 @@ def test_a_weak_tag_of_ours_never_matches_strongly() -> None:
     assert ask(weak, range="bytes=0-1", if_range='"v1"').status == 200
 
 
+@pytest.mark.case(43)
 @pytest.mark.parametrize(
     ("condition", "status"),
     [
