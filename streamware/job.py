@@ -16,8 +16,10 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Protocol
 
+from streamware.ahead import Ahead, Early
 from streamware.assemble import CODINGS, Assembly, assemble
 from streamware.coding import coded_key, signature
+from streamware.crew import Crew
 from streamware.errors import (
     EmptyBundle,
     InvalidTarget,
@@ -45,6 +47,7 @@ _ERRORS_NAME = "_errors.txt"
 _KEY = 16  # bytes of a ledger's key
 _AT_ONCE = 500  # members whose compressed sizes are asked for together
 _UNKNOWN = Facts()
+_OWN = (File, Data, Stream, Tree)  # content that this side holds or makes
 
 
 class Upstreams(Protocol):
@@ -57,6 +60,8 @@ class Job:
     """One bundle, planned once and served once.
 
     Whoever makes it calls ``release()`` unless ``body()`` returned: from then on the body's end does.
+
+    :param crew: whose threads open members before their turn; None: none is.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class Job:
         upstreams: Upstreams,
         ledger: Ledger,
         subrequest: Subrequest | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.bundle = bundle
         self.started = time.monotonic()
@@ -73,6 +79,7 @@ class Job:
         self._upstreams = upstreams
         self._ledger = ledger
         self._subrequest = subrequest
+        self._crew = crew
         self._members: list[Member] = []
         self._kept: dict[int, Source] = {}  # sources that hold an open answer
         self._pinned: dict[int, Facts] = {}  # what remote sources said
@@ -129,6 +136,7 @@ class Job:
             version_of=lambda entry: self._version(assembly.members[entry]),
             failures=self._failures if skips else None,
             witness=witness,
+            ahead=self._ahead(assembly),
         )
         try:
             body.prepare()
@@ -140,8 +148,10 @@ class Job:
 
     def release(self) -> None:
         """Give up what the probes kept open."""
-        while self._kept:
-            self._kept.popitem()[1].close()
+        for index in tuple(self._kept):
+            source = self._kept.pop(index, None)  # a thread that reads ahead may take it first
+            if source is not None:
+                source.close()
 
     def _expanded(self) -> list[Member]:
         members: list[Member] = []
@@ -159,8 +169,8 @@ class Job:
         return members
 
     def _source(self, index: int) -> Source:
-        """The source of a member; the one that was probed, if that is held open."""
-        source = self._kept.get(index)
+        """The source of a member; the first time the one that was probed, if that is held open."""
+        source = self._kept.pop(index, None)
         if source is not None:
             return source
         return self._make_source(self._members[index], self._pinned.get(index), self._files[index])
@@ -178,6 +188,38 @@ class Job:
                 raise InvalidTarget("A path can only be fetched through an app that streamware wraps.")
             return self._subrequest(content.href, Facts(size=size, validator=etag))
         return _own_source(content, member, version, self._policy)
+
+    def _ahead(self, assembly: Assembly) -> Ahead | None:
+        """What opens this bundle's members before their turn; None where there are no two that it could open."""
+        of_paths: Early | None = None
+
+        def early(index: int) -> Early:
+            nonlocal of_paths
+            content = self._members[index].content
+            if isinstance(content, Url):
+                return Early.OPENING
+            if isinstance(content, Path):
+                if of_paths is None:
+                    try:
+                        of_paths = _early(self._make_source(self._members[index]))
+                    except StreamwareError:  # to be told of at its turn
+                        return Early.NOTHING
+                return of_paths
+            if content is None or isinstance(content, _OWN):
+                return Early.NOTHING
+            return _early(content)
+
+        if self._crew is None:
+            return None
+        able = (index for index in assembly.members if early(index) is not Early.NOTHING)
+        if next(able, None) is None or next(able, None) is None:
+            return None
+        return Ahead(
+            lambda entry: self._source(assembly.members[entry]),
+            lambda entry: early(assembly.members[entry]),
+            self._policy,
+            self._crew,
+        )
 
     # --- versions ---
 
@@ -324,6 +366,12 @@ class Job:
         if paths and getattr(self._unpinned(paths[0]), "serial", False):
             serial.update(paths)
         return serial
+
+
+def _early(source: object) -> Early:
+    if getattr(source, "instant", False) or getattr(source, "serial", False):
+        return Early.NOTHING
+    return Early.READING if getattr(source, "bound", False) else Early.OPENING
 
 
 def _in_a_line(name: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from streamware.ahead import Ahead
 from streamware.errors import BodyClosed, MemberError, SizeMismatch, SourceError, StreamwareError
 from streamware.ledger import Ledger
 from streamware.model import Source
@@ -40,6 +41,7 @@ class Body:
     :param version_of: gives the ledger's key of a member by its index; None for one that nothing pins.
     :param failures: with a list, members that cannot be opened are left out and their errors appended (only in plans of
         unknown length: elsewhere it would break the promise of length).
+    :param ahead: opens members before their turn, for this body alone; it ends with it. None: none is.
     """
 
     def __init__(
@@ -54,6 +56,7 @@ class Body:
         version_of: Callable[[int], bytes | None],
         failures: list[MemberError] | None = None,
         witness: Witness | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         pieces = tuple(pieces)
         lengths = [len(p) if isinstance(p, bytes) else p.length for p in pieces]
@@ -62,7 +65,7 @@ class Body:
         self._piece_bytes = policy.chunk_bytes
         self._witness = witness
         self._ledger = ledger
-        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures)
+        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, ahead)
         self._parts = self._walk.parts(pieces)
         self._gathered: list[bytes] = []
         self._error: StreamwareError | None = None

@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from streamware.assemble import Assembly
+from streamware.crew import Crew
 from streamware.errors import BodyClosed, PreconditionFailed, RangeNotSatisfiable, StreamwareError
 from streamware.job import Job, Subrequest
 from streamware.ledger import Ledger, MemoryLedger
@@ -56,10 +57,15 @@ class Archiver:
             memory if ledger is None else SqlLedger(ledger, memory=memory, seconds=self.policy.ledger_seconds)
         )
 
+        self._crew = Crew(self.policy.ahead_threads, "streamware-ahead")
         self.links = Links(self.policy, self.upstream, self.ledger)
 
     def close(self) -> None:
-        """Close idle upstream connections, and write what the ledger has learned. Bodies being read go on."""
+        """Close idle upstream connections, and write what the ledger has learned.
+
+        Bodies being read go on, each member opened at its turn.
+        """
+        self._crew.close()
         self.upstream.close()
         self.ledger.close()
 
@@ -70,7 +76,7 @@ class Archiver:
 
         :raises StreamwareError: the bundle is refused, or a member cannot be had.
         """
-        job = Job(bundle, self.policy, self.upstream, self.ledger)
+        job = Job(bundle, self.policy, self.upstream, self.ledger, crew=self._crew)
         try:
             assembly = job.plan(keep=True)
             return self._body(job, assembly, (Window(0, assembly.plan.length),))
@@ -100,7 +106,7 @@ class Archiver:
         :param modified: Last-Modified in Unix seconds, in place of the newest member's.
         :param link: the link that the bundle is of; an archive that it was not made for is answered with 410.
         """
-        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest)
+        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest, self._crew)
         try:
             return self._respond(job, conditions, tuple(headers), base_etag, modified, link)
         except StreamwareError as error:

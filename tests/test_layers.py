@@ -25,11 +25,12 @@ FLOORS = {
             errors model plan reply
             semantics problems heads inner policy target
             manifest manifest_fields manifest_json assemble
+            openings
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall walk pump
+            checksums coding recall crew ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -59,12 +60,14 @@ NEIGHBOURS: dict[str, set[str]] = {
     "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip": {"formats.framing", "formats.zip_records"},
     "assemble": {"formats.names", "formats.tar", "formats.zip", "policy"},
+    "openings": {"formats.framing"},
+    "ahead": {"crew", "openings", "policy"},
     "coding": {"checksums"},
     "recall": {"checksums", "ledger"},
-    "walk": {"coding", "ledger", "recall"},
+    "walk": {"ahead", "coding", "ledger", "recall"},
     "links": {"job"},
     "service": {"job", "links"},
-    "pump": {"ledger", "walk"},
+    "pump": {"ahead", "ledger", "walk"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
