@@ -13,57 +13,21 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from enum import Enum, auto
 from functools import partial
 from math import inf
 
 from streamware.crew import Crew
-from streamware.errors import BodyClosed, SizeMismatch, UpstreamError, UpstreamStatus
+from streamware.early import Early, Slot, State, Taken, breaks, passes
+from streamware.errors import BodyClosed
 from streamware.model import Chunks, Source
 from streamware.openings import Opening, Place
 from streamware.policy import Policy
 
-__all__ = ["Ahead", "Early"]
+__all__ = ["Ahead"]
 
 # Small members that are read already hold no connection; some more of them than may be open keep all connections busy
 # while the first of the line is late.
 _QUEUED = 4  # times Policy.ahead_members
-
-
-class Early(Enum):
-    """What of a member may be done before its turn, by another thread."""
-
-    NOTHING = auto()
-    READING = auto()  # only all at once: what that thread opens, it also reads and closes
-    OPENING = auto()
-
-
-class _State(Enum):
-    COMING = auto()  # no thread is at it
-    RUNNING = auto()
-    DONE = auto()
-
-
-class _Slot:
-    """One opening that is done early, from its place in the queue to its last byte."""
-
-    __slots__ = ("chunks", "counted", "dropped", "error", "opened", "opening", "pieces", "reserved", "since", "state")
-
-    def __init__(self, opening: Opening, reserved: int) -> None:
-        self.opening = opening
-        self.state = _State.COMING
-        self.reserved = reserved  # bytes of the budget
-        self.counted = True  # among the open ones
-        self.dropped = False  # nobody will take it: whoever runs it closes it
-        self.opened = False
-        self.since = 0.0
-        self.chunks: Chunks | None = None  # what is left to be read
-        self.pieces: deque[bytes] = deque()
-        self.error: BaseException | None = None
-
-    def ready(self) -> bool:
-        """Whether ``take`` will not wait, as far as can be told."""
-        return self.state is _State.DONE and self.error is None
 
 
 class Ahead:
@@ -96,12 +60,12 @@ class Ahead:
         self._coming: Iterator[Opening] = iter(())
         self._next: Opening | None = None
         self._place: Place = (-1, -1)
-        self._queue: deque[_Slot] = deque()  # in order
-        self._waiting: deque[_Slot] = deque()  # those that no thread is at
-        self._current: _Slot | None = None
+        self._queue: deque[Slot] = deque()  # in order
+        self._waiting: deque[Slot] = deque()  # those that no thread is at
+        self._current: Slot | None = None
         self._open = 0
         self._held = 0  # bytes reserved
-        self._running = 0
+        self._running: set[Slot] = set()
         self._workers = 0
         self._passed = 0  # bytes of content that the taker has seen, on the scale of Opening.at
         self._mark: float = inf  # what that must come to until the next may be opened
@@ -124,11 +88,11 @@ class Ahead:
             with self._news:
                 self._fill()
 
-    def turn(self, place: Place, start: int, length: int | None) -> _Slot | None:
+    def turn(self, place: Place, start: int, length: int | None) -> Slot | None:
         """A member's turn has come: what was begun of just this opening, to be taken; None: open it as always."""
         with self._news:
             self._place = max(place, self._place)
-            found = None
+            found, dropped = None, []
             while self._queue and self._queue[0].opening.place <= place:
                 slot = self._queue.popleft()
                 if slot.opening.place == place and slot.opening[3:] == (start, length):
@@ -136,31 +100,35 @@ class Ahead:
                     self._passed = slot.opening.at
                 else:
                     self._drop(slot)
-            self._current = found
+                    dropped.append(slot)
+            self._current = found or self._current
             self._fill()
+        for slot in dropped:
+            if slot.state is State.DONE and slot.chunks is not None:
+                slot.chunks.close()
         return found
 
-    def take(self, slot: _Slot) -> Chunks:
+    def take(self, slot: Slot) -> Chunks:
         """Its bytes; the caller closes the result. Waits for a thread that is at it, else opens it here.
 
         :raises BodyClosed: ``abort()`` came.
         :raises MemberError: as ``Source.open``.
         """
         with self._news:
-            begun = slot.state is not _State.COMING
+            begun = slot.state is not State.COMING
             if begun:
                 # No longer than an opening or a read takes, which have their own limits.
-                self._news.wait_for(lambda: self._stopped or slot.state is _State.DONE)
+                self._news.wait_for(lambda: self._stopped or slot.state is State.DONE)
             if self._stopped:
                 raise BodyClosed("aborted")
             if not begun:
                 self._waiting.remove(slot)
-                slot.state = _State.DONE
+                slot.state = State.DONE
         error, slot.error = slot.error, None
-        if error is not None and not (_breaks(error) if slot.opened else _passes(error)):
-            self.done_with(slot)
+        if error is not None and not (breaks(error) if slot.opened else passes(error)):
+            self._done_with(slot)
             raise error
-        taken = _Taken(self, slot)
+        taken = Taken(slot, self._opened, self._done_with)
         # Servers give up an answer that nobody reads, in the middle of what is on its way.
         stale = slot.since and not taken.ended and time.monotonic() - slot.since > self._held_seconds
         if not begun or error is not None or stale:
@@ -172,13 +140,12 @@ class Ahead:
         with self._news:
             self._stopped = True
             self._waiting.clear()
-            slots = [*self._queue, *((self._current,) if self._current else ())]
-            live = [slot.chunks for slot in slots if slot.chunks is not None]
-            for slot in slots:
-                slot.dropped = slot.dropped or slot.state is _State.RUNNING
+            slots = {*self._queue, *self._running, *((self._current,) if self._current else ())}
+            for slot in self._running:
+                slot.dropped = True
             self._news.notify_all()
-        for chunks in live:
-            chunks.abort()
+        for slot in slots:
+            slot.abort()
 
     def close(self) -> None:
         """Close what nobody took; threads that are at something close it as they end, and are not waited for."""
@@ -189,9 +156,10 @@ class Ahead:
             if self._current is not None:
                 slots.append(self._current)
                 self._current = None
-            left = [slot.chunks for slot in slots if slot.chunks is not None and slot.state is _State.DONE]
+            left = [slot.chunks for slot in slots if slot.chunks is not None and slot.state is State.DONE]
             for slot in slots:
-                slot.pieces.clear()
+                if slot.state is State.DONE:
+                    slot.pieces.clear()
         for chunks in left:
             chunks.close()
 
@@ -212,13 +180,13 @@ class Ahead:
                 if self._held + (reserved or 0) > self._budget:
                     break
                 if reserved is not None:
-                    slot = _Slot(opening, reserved)
+                    slot = Slot(opening, reserved)
                     self._queue.append(slot)
                     self._waiting.append(slot)
                     self._open += 1
                     self._held += reserved
             self._next = None
-        while not self._stopped and self._workers < self._running + len(self._waiting):
+        while not self._stopped and self._workers < len(self._running) + len(self._waiting):
             if not self._crew.start(partial(self._context.copy().run, self._work)):
                 return
             self._workers += 1
@@ -231,25 +199,24 @@ class Ahead:
             return None
         return self._share if opening.length is None else 0
 
-    def _drop(self, slot: _Slot) -> None:
+    def _drop(self, slot: Slot) -> None:
         """Give up what will not be taken."""
-        if slot.state is _State.COMING:
+        if slot.state is State.COMING:
             if not self._stopped:
                 self._waiting.remove(slot)
-        elif slot.state is _State.RUNNING:
+        elif slot.state is State.RUNNING:
             slot.dropped = True
-        elif slot.chunks is not None:
-            slot.chunks.close()
+            slot.abort()
         self._release(slot)
 
-    def _release(self, slot: _Slot) -> None:
+    def _release(self, slot: Slot) -> None:
         """It holds no memory and, unless it is being run, no answer any more."""
         self._held -= slot.reserved
         slot.reserved = 0
-        if slot.state is not _State.RUNNING:
+        if slot.state is not State.RUNNING:
             self._count(slot, False)
 
-    def _count(self, slot: _Slot, as_open: bool) -> None:
+    def _count(self, slot: Slot, as_open: bool) -> None:
         self._open += as_open - slot.counted
         slot.counted = as_open
 
@@ -262,16 +229,16 @@ class Ahead:
                     self._workers -= 1
                     return
                 slot = self._waiting.popleft()
-                slot.state = _State.RUNNING
-                self._running += 1
+                slot.state = State.RUNNING
+                self._running.add(slot)
             try:
                 self._fetch(slot)
             except BaseException as error:
                 slot.error = error
             left = slot.chunks
             with self._news:
-                self._running -= 1
-                slot.state = _State.DONE
+                self._running.discard(slot)
+                slot.state = State.DONE
                 slot.since = time.monotonic()
                 if slot.dropped or slot.error is not None:
                     slot.chunks = None
@@ -289,9 +256,9 @@ class Ahead:
             if left is not None:
                 left.close()
 
-    def _fetch(self, slot: _Slot) -> None:
+    def _fetch(self, slot: Slot) -> None:
         """Open, and read what is to be held."""
-        chunks = self.opened(slot)
+        chunks = self._opened(slot)
         with self._news:
             slot.chunks = chunks
             slot.opened = True
@@ -311,113 +278,24 @@ class Ahead:
 
     # --- from anywhere ---
 
-    def opened(self, slot: _Slot) -> Chunks:
+    def _opened(self, slot: Slot) -> Chunks:
         opening = slot.opening
         with self._news:
             self._count(slot, True)
-        source = self._source_of(opening.member)
+        source = slot.source = self._source_of(opening.member)
         try:
+            if self._stopped or slot.dropped:
+                raise BodyClosed("aborted")
             return source.open(opening.start, opening.length)
         except BaseException:
             source.close()
             raise
+        finally:
+            slot.source = None
 
-    def done_with(self, slot: _Slot) -> None:
+    def _done_with(self, slot: Slot) -> None:
         with self._news:
             if self._current is slot:
                 self._current = None
             self._release(slot)
             self._fill()
-
-
-class _Taken:
-    """``Chunks`` of what was opened early: first what is held, then what is left."""
-
-    __slots__ = ("_aborted", "_again", "_ahead", "_chunks", "_given", "_pieces", "_slot")
-
-    def __init__(self, ahead: Ahead, slot: _Slot) -> None:
-        self._ahead = ahead
-        self._slot: _Slot | None = slot
-        self._chunks, slot.chunks = slot.chunks, None
-        self._pieces = slot.pieces
-        self._given = False
-        self._again = False
-        self._aborted = False
-
-    def open_anew(self) -> None:
-        """At its turn, in the thread that takes, once."""
-        slot = self._slot
-        assert slot is not None
-        chunks, self._chunks = self._chunks, None
-        if chunks is not None:
-            chunks.close()
-        self._pieces.clear()
-        self._again = True
-        try:
-            self._chunks = self._ahead.opened(slot)
-        except BaseException:
-            self.close()
-            raise
-        if self._aborted:
-            self._chunks.abort()
-
-    @property
-    def ended(self) -> bool:
-        """Whether nothing of it is left to be read."""
-        return self._chunks is None
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        if self._aborted:
-            raise BodyClosed("aborted")
-        if not self._pieces:
-            return self._read()
-        self._given = True
-        return self._pieces.popleft()
-
-    def _read(self) -> bytes:
-        if self._chunks is None:
-            raise StopIteration
-        try:
-            piece = next(self._chunks)
-        except (UpstreamError, SizeMismatch) as error:
-            if self._given or self._again or self._aborted or not _breaks(error):
-                raise
-            self.open_anew()
-            piece = next(self._chunks)
-        self._given = True
-        return piece
-
-    def ready(self) -> bool:
-        chunks = self._chunks
-        return bool(self._pieces) or self._aborted or chunks is None or chunks.ready()
-
-    def abort(self) -> None:
-        self._aborted = True
-        chunks = self._chunks
-        if chunks is not None:
-            chunks.abort()
-
-    def close(self) -> None:
-        slot, self._slot = self._slot, None
-        if slot is None:
-            return
-        self._pieces.clear()
-        chunks = self._chunks
-        try:
-            if chunks is not None:
-                chunks.close()
-        finally:
-            self._ahead.done_with(slot)
-
-
-def _passes(error: BaseException) -> bool:
-    """Whether an opening that failed so may succeed a little later."""
-    return isinstance(error, UpstreamError) and not isinstance(error, UpstreamStatus)
-
-
-def _breaks(error: BaseException) -> bool:
-    """Whether an answer may have ended so because nobody read it."""
-    return _passes(error) or isinstance(error, SizeMismatch)

@@ -16,10 +16,11 @@ from hashlib import blake2b
 from itertools import islice
 from typing import Protocol
 
-from streamware.ahead import Ahead, Early
+from streamware.ahead import Ahead
 from streamware.assemble import CODINGS, Assembly, assemble
 from streamware.coding import coded_key, signature
 from streamware.crew import Crew
+from streamware.early import Early, early_of
 from streamware.errors import (
     EmptyBundle,
     InvalidTarget,
@@ -201,13 +202,13 @@ class Job:
             if isinstance(content, Path):
                 if of_paths is None:
                     try:
-                        of_paths = _early(self._make_source(self._members[index]))
+                        of_paths = early_of(self._make_source(self._members[index]))
                     except StreamwareError:  # to be told of at its turn
                         return Early.NOTHING
                 return of_paths
             if content is None or isinstance(content, _OWN):
                 return Early.NOTHING
-            return _early(content)
+            return early_of(content)
 
         if self._crew is None:
             return None
@@ -366,12 +367,6 @@ class Job:
         if paths and getattr(self._unpinned(paths[0]), "serial", False):
             serial.update(paths)
         return serial
-
-
-def _early(source: object) -> Early:
-    if getattr(source, "instant", False) or getattr(source, "serial", False):
-        return Early.NOTHING
-    return Early.READING if getattr(source, "bound", False) else Early.OPENING
 
 
 def _in_a_line(name: str) -> str:

@@ -69,10 +69,11 @@ class Walk:
         self._known = plan.known()
         self._ahead = ahead
         self._place: Place = (0, 0)
+        self._opening: Source | None = None
         self._chunks: Chunks | None = None
         self._inline: tuple[int, bytes] = (-1, b"")
         self._aborted = False
-        self._waiting = False
+        self._awaited: Callable[[], bool] | None = None  # whether what the next step waits for has come
         self.members = 0  # opened so far
         self.bytes_in = 0  # content read so far
         self.hurry = False  # the consumer holds bytes that it would rather send than have joined with late ones
@@ -87,11 +88,15 @@ class Walk:
     def ready(self) -> bool:
         """Whether the next step needs no waiting for anybody."""
         chunks = self._chunks
-        return not self._waiting and (chunks is None or chunks.ready())
+        if self._awaited is not None:
+            return self._awaited()
+        return chunks is None or chunks.ready()
 
     def abort(self) -> None:
         self._aborted = True
-        chunks = self._chunks
+        opening, chunks = self._opening, self._chunks
+        if opening is not None and hasattr(opening, "abort"):
+            opening.abort()
         if chunks is not None:
             chunks.abort()
         if self._ahead is not None:
@@ -201,24 +206,31 @@ class Walk:
 
     # --- content ---
 
-    def _wait(self) -> _Waits:
-        self._waiting = True
+    def _wait(self, come: Callable[[], bool]) -> _Waits:
+        self._awaited = come
         yield None
-        self._waiting = False
+        self._awaited = None
 
     def _open(self, member: int, start: int, length: int | None) -> _Waits:
         early = None if self._ahead is None else self._ahead.turn(self._place, start, length)
         source = self._source_of(member) if early is None else None
-        if not (early.ready() if early is not None else getattr(source, "instant", False)):
-            yield from self._wait()
-        if self._stopped():
-            raise BodyClosed("aborted")
-        if early is None:
-            assert source is not None
-            chunks = self._chunks = source.open(start, length)
-        else:
-            assert self._ahead is not None
-            chunks = self._chunks = self._ahead.take(early)
+        if early is not None:
+            if not early.ready():
+                yield from self._wait(early.ready)
+        elif not getattr(source, "instant", False):
+            yield from self._wait(_never)
+        self._opening = source
+        try:
+            if self._stopped():
+                raise BodyClosed("aborted")
+            if source is not None:
+                chunks = self._chunks = source.open(start, length)
+            else:
+                assert early is not None
+                assert self._ahead is not None
+                chunks = self._chunks = self._ahead.take(early)
+        finally:
+            self._opening = None
         if self._stopped():  # abort() came while there was nothing yet that it could have stopped
             chunks.abort()
 
@@ -292,7 +304,7 @@ class Walk:
         piece = b""
         while wanted is None or got < wanted:
             if self.hurry and not chunks.ready():
-                yield from self._wait()
+                yield from self._wait(chunks.ready)
             piece = next(chunks, b"")
             if not piece:
                 break
@@ -360,3 +372,8 @@ class Walk:
         finally:
             self._close_member()
             self._chunks = before
+
+
+def _never() -> bool:
+    """Of an opening nobody can tell before it is made."""
+    return False

@@ -30,7 +30,7 @@ FLOORS = {
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall crew ahead walk pump
+            checksums coding recall crew early ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -61,7 +61,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "formats.zip": {"formats.framing", "formats.zip_records"},
     "assemble": {"formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
-    "ahead": {"crew", "openings", "policy"},
+    "early": {"openings"},
+    "ahead": {"crew", "early", "openings", "policy"},
     "coding": {"checksums"},
     "recall": {"checksums", "ledger"},
     "walk": {"ahead", "coding", "ledger", "recall"},

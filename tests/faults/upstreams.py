@@ -124,12 +124,14 @@ class ScriptedUpstream:
     :param tls: a server-side context makes it speak https.
     """
 
-    def __init__(self, script: Script | Mapping[str, Script], *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self, script: Script | Mapping[str, Script], *, tls: ssl.SSLContext | None = None, port: int = 0
+    ) -> None:
         self._script = script
         self._tls = tls
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self._listener = socket.create_server(("127.0.0.1", port), backlog=64)
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []
