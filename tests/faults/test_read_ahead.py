@@ -490,12 +490,13 @@ class Opened(threading.Thread):
         self._archiver = archiver
         self._bundle = bundle
         self._got = b""
+        self.body: Body | None = None
         self.error: BaseException | None = None
         self.start()
 
     def run(self) -> None:
         try:
-            body = self._archiver.open(self._bundle)
+            self.body = body = self._archiver.open(self._bundle)
             try:
                 self._got = b"".join(body)
             finally:
@@ -580,6 +581,43 @@ def test_abort_does_not_wait_for_openings(archiver: Archiver) -> None:
         upstream.wait_closed(1)
         archiver.close()
         upstream.wait_closed()
+
+
+class Silent(Synthetic):
+    """Blocks where it is opened, until it is told to stop."""
+
+    def __init__(self) -> None:
+        super().__init__(SMALL, instant=False)
+        self.asked = threading.Event()
+        self.told = threading.Event()
+
+    def open(self, start: int, length: int | None) -> Any:
+        self.asked.set()
+        self.told.wait(10)
+        raise BodyClosed("told to stop")
+
+    def abort(self) -> None:
+        self.told.set()
+
+
+@pytest.mark.case(27)
+@pytest.mark.parametrize("others", [0, 5], ids=["at its turn", "ahead"])
+def test_sources_that_are_being_opened_are_told_to_stop(archiver: Archiver, others: int) -> None:
+    silent = [Silent() for _ in range(1 + others)]
+    bundle = Bundle("b.zip")
+    bundle.add(Member("first", Synthetic(200_000), size=200_000))
+    for number, source in enumerate(silent):
+        bundle.add(Member(str(number), source, size=SMALL))
+    opener = Opened(archiver, bundle)
+    for source in silent:
+        assert source.asked.wait(5)
+    began = time.monotonic()
+    assert opener.body is not None
+    opener.body.abort()
+    with pytest.raises(BodyClosed):
+        opener.read()
+    assert time.monotonic() - began < 1
+    assert all(source.told.wait(1) for source in silent)
 
 
 def test_fifty_that_end_early_leave_no_thread_and_no_connection(archiver: Archiver) -> None:
