@@ -18,8 +18,11 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from streamware.admission import Ticket
+from streamware.ahead import Ahead
 from streamware.assemble import CODINGS, Assembly, assemble
 from streamware.coding import coded_key, signature
+from streamware.crew import Crew
+from streamware.early import Early, early_of
 from streamware.errors import (
     EmptyBundle,
     InvalidTarget,
@@ -48,6 +51,7 @@ _ERRORS_NAME = "_errors.txt"
 _KEY = 16  # bytes of a ledger's key
 _AT_ONCE = 500  # members whose compressed sizes are asked for together
 _UNKNOWN = Facts()
+_OWN = (File, Data, Stream, Tree)  # content that this side holds or makes
 
 
 class Upstreams(Protocol):
@@ -64,6 +68,7 @@ class Job:
     Whoever makes it calls ``release()`` unless ``body()`` returned: from then on the body's end does.
 
     :param ticket: its place among the bundles that are being sent; released with the rest.
+    :param crew: whose threads open members before their turn; None: none is.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class Job:
         ledger: Ledger,
         subrequest: Subrequest | None = None,
         ticket: Ticket | None = None,
+        crew: Crew | None = None,
     ) -> None:
         self.bundle = bundle
         self.started = time.monotonic()
@@ -82,6 +88,7 @@ class Job:
         self._ledger = ledger
         self._subrequest = subrequest
         self._ticket = ticket
+        self._crew = crew
         self._members: list[Member] = []
         self._kept: dict[int, Source] = {}  # sources that hold an open answer
         self._pinned: dict[int, Facts] = {}  # what remote sources said
@@ -143,6 +150,7 @@ class Job:
             failures=self._failures if skips else None,
             places=assembly.members,
             witness=witness,
+            ahead=self._ahead(assembly),
         )
         body.prepare()
         return body
@@ -156,8 +164,10 @@ class Job:
     def release(self) -> None:
         """Give up what the probes kept open, and the place among the bundles."""
         try:
-            while self._kept:
-                self._kept.popitem()[1].close()
+            for index in tuple(self._kept):
+                source = self._kept.pop(index, None)  # a thread that reads ahead may take it first
+                if source is not None:
+                    source.close()
         finally:
             if self._ticket is not None:
                 self._ticket.release()
@@ -184,8 +194,8 @@ class Job:
             raise LimitExceeded(f"A bundle has at most {most} bytes of content on this server.")
 
     def _source(self, index: int) -> Source:
-        """The source of a member; the one that was probed, if that is held open."""
-        source = self._kept.get(index)
+        """The source of a member; the first time the one that was probed, if that is held open."""
+        source = self._kept.pop(index, None)
         if source is not None:
             return source
         return self._make_source(self._members[index], self._pinned.get(index), self._files[index])
@@ -208,6 +218,38 @@ class Job:
                 raise InvalidTarget("A path can only be fetched through an app that streamware wraps.")
             return self._subrequest(content.href, Facts(size=size, validator=etag))
         return _own_source(content, member, version, self._policy)
+
+    def _ahead(self, assembly: Assembly) -> Ahead | None:
+        """What opens this bundle's members before their turn; None where there are no two that it could open."""
+        of_paths: Early | None = None
+
+        def early(index: int) -> Early:
+            nonlocal of_paths
+            content = self._members[index].content
+            if isinstance(content, Url):
+                return Early.OPENING
+            if isinstance(content, Path):
+                if of_paths is None:
+                    try:
+                        of_paths = early_of(self._make_source(self._members[index]))
+                    except StreamwareError:  # to be told of at its turn
+                        return Early.NOTHING
+                return of_paths
+            if content is None or isinstance(content, _OWN):
+                return Early.NOTHING
+            return early_of(content)
+
+        if self._crew is None:
+            return None
+        able = (index for index in assembly.members if early(index) is not Early.NOTHING)
+        if next(able, None) is None or next(able, None) is None:
+            return None
+        return Ahead(
+            lambda entry: self._source(assembly.members[entry]),
+            lambda entry: early(assembly.members[entry]),
+            self._policy,
+            self._crew,
+        )
 
     # --- versions ---
 

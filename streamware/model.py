@@ -96,9 +96,11 @@ class Chunks(Protocol):
 class Source(Protocol):
     """Content that can be asked about and opened at any offset, as often as needed.
 
-    Three attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
-    ``serial`` True that only the calling thread may use it, one call at a time; ``abort()``, from any thread, makes a
-    blocked ``open()``, and every later one, raise BodyClosed.
+    Some attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
+    ``serial`` True that only the calling thread may use it, one call at a time, ``bound`` True that what a thread opens
+    it had better read and close itself; ``abort()``, from any thread, makes a blocked ``open()``, and every later one,
+    raise BodyClosed; ``spare()`` False says that it had better wait for its turn just now. A source without ``instant``
+    or ``serial`` is also opened before its turn, on another thread.
     """
 
     def probe(self, *, keep: bool = False) -> Facts:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
+from streamware.ahead import Ahead
 from streamware.errors import BodyClosed, MemberError, SizeMismatch, StreamwareError
 from streamware.ledger import Ledger
 from streamware.model import Source
@@ -42,6 +43,7 @@ class Body:
     :param failures: with a list, members that cannot be opened are left out and their errors appended (only in plans of
         unknown length: elsewhere it would break the promise of length).
     :param places: the caller's number of each member, which errors carry as ``index``; None: they are the same.
+    :param ahead: opens members before their turn, for this body alone; it ends with it. None: none is.
     """
 
     def __init__(
@@ -57,6 +59,7 @@ class Body:
         failures: list[MemberError] | None = None,
         places: Sequence[int] | None = None,
         witness: Witness | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         pieces = tuple(pieces)
         lengths = [len(p) if isinstance(p, bytes) else p.length for p in pieces]
@@ -66,7 +69,7 @@ class Body:
         self._seconds = policy.max_bundle_seconds
         self._witness = witness
         self._ledger = ledger
-        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, places)
+        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, places, ahead)
         self._parts = self._walk.parts(pieces)
         self._gathered: list[bytes] = []
         self._error: StreamwareError | None = None

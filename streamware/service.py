@@ -16,6 +16,7 @@ from typing import Any
 
 from streamware.admission import Admission, Ticket
 from streamware.assemble import Assembly
+from streamware.crew import Crew
 from streamware.errors import BodyClosed, LengthUnknown, PreconditionFailed, RangeNotSatisfiable, StreamwareError
 from streamware.hosting import Host, host_of
 from streamware.job import Job, Subrequest
@@ -61,10 +62,15 @@ class Archiver:
             memory if ledger is None else SqlLedger(ledger, memory=memory, seconds=self.policy.ledger_seconds)
         )
 
+        self._crew = Crew(self.policy.ahead_threads, "streamware-ahead")
         self.links = Links(self.policy, self.upstream, self.ledger)
 
     def close(self) -> None:
-        """Close idle upstream connections, and write what the ledger has learned. Bodies being read go on."""
+        """Close idle upstream connections, and write what the ledger has learned.
+
+        Bodies being read go on, each member opened at its turn.
+        """
+        self._crew.close()
         self.upstream.close()
         self.ledger.close()
 
@@ -75,7 +81,7 @@ class Archiver:
 
         :raises StreamwareError: the bundle is refused, a member cannot be had, or too many are being sent already.
         """
-        job = Job(bundle, self.policy, self.upstream, self.ledger, ticket=self.admission.enter())
+        job = Job(bundle, self.policy, self.upstream, self.ledger, ticket=self.admission.enter(), crew=self._crew)
         try:
             assembly = job.plan(keep=True)
             return self._body(job, assembly, (Window(0, assembly.plan.length),), Conditions())
@@ -111,7 +117,7 @@ class Archiver:
             ticket = ticket or self.admission.enter(conditions.client)
         except StreamwareError as error:
             return self.problem(error)
-        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest, ticket)
+        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest, ticket, self._crew)
         try:
             return self._respond(job, conditions, tuple(headers), base_etag, modified, link)
         except StreamwareError as error:

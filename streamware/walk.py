@@ -11,8 +11,9 @@ The generators here give pieces of bytes, and None where the next step may have 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Sequence
 
+from streamware.ahead import Ahead
 from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
 from streamware.errors import (
     BodyClosed,
@@ -29,6 +30,7 @@ from streamware.errors import (
 from streamware.formats.framing import content_span, frames, open_frames
 from streamware.ledger import Ledger
 from streamware.model import Chunks, Source
+from streamware.openings import Place, Span, openings, overlap, wanted
 from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Plan, Segment, Table, Window
 from streamware.policy import Policy
 from streamware.recall import Recall
@@ -48,6 +50,7 @@ class Walk:
     :param version_of: gives the ledger's key of a member, None for one that nothing pins.
     :param failures: with a list, members that cannot be opened are left out and their errors appended.
     :param places: the caller's number of each member, for errors; None: they are the same.
+    :param ahead: opens members before their turn; None: none is.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Walk:
         policy: Policy,
         failures: list[MemberError] | None,
         places: Sequence[int] | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         self._plan = plan
         self._entries = entries
@@ -71,16 +75,19 @@ class Walk:
         self._places = places
         self._failures = failures if plan.length is None else None
         self._known = plan.known()
+        self._ahead = ahead
+        self._place: Place = (0, 0)
+        self._opening: Source | None = None
         self._chunks: Chunks | None = None
         self._inline: tuple[int, bytes] = (-1, b"")
         self._aborted = False
-        self._waiting = False
+        self._awaited: Callable[[], bool] | None = None  # whether what the next step waits for has come
         self.members = 0  # opened so far
         self.bytes_in = 0  # content read so far
         self.deadline: float | None = None  # when it must have ended, as time.monotonic() counts
         self.hurry = False  # the consumer holds bytes that it would rather send than have joined with late ones
 
-    def parts(self, pieces: Iterable[bytes | Window]) -> Pieces:
+    def parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
         """The bytes of the windows, and the literal bytes between them."""
         parts = self._parts(pieces)
         if self._plan.coding is None:
@@ -90,27 +97,43 @@ class Walk:
     def ready(self) -> bool:
         """Whether the next step needs no waiting for anybody."""
         chunks = self._chunks
-        return not self._waiting and (chunks is None or chunks.ready())
+        if self._awaited is not None:
+            return self._awaited()
+        return chunks is None or chunks.ready()
 
     def abort(self) -> None:
         self._aborted = True
-        chunks = self._chunks
+        opening, chunks = self._opening, self._chunks
+        if opening is not None and hasattr(opening, "abort"):
+            opening.abort()
         if chunks is not None:
             chunks.abort()
+        if self._ahead is not None:
+            self._ahead.abort()
 
     def close(self) -> None:
+        try:
+            self._close_member()
+        finally:
+            if self._ahead is not None:
+                self._ahead.close()
+
+    def _close_member(self) -> None:
         chunks, self._chunks = self._chunks, None
         if chunks is not None:
             chunks.close()
 
-    def _parts(self, pieces: Iterable[bytes | Window]) -> Pieces:
-        for piece in pieces:
+    def _parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
+        ahead = self._ahead
+        if ahead is not None:
+            ahead.begin(openings(self._plan, self._entries, self._known, pieces, ahead.cares))
+        for index, piece in enumerate(pieces):
             if isinstance(piece, bytes):
                 yield piece
             else:
-                yield from self._window(piece)
+                yield from self._window(index, piece)
 
-    def _window(self, window: Window) -> Pieces:
+    def _window(self, index: int, window: Window) -> Pieces:
         plan, known, layout = self._plan, self._known, self._plan.layout
         exact = plan.offsets is not None
         item = plan.locate(window.start) if exact else 0
@@ -121,8 +144,12 @@ class Walk:
             if not exact:
                 known.offsets.append(position)
             segments = layout.segments(item, known)
-            if item < layout.members and _wants_content(segments, position, window):
-                for part in self._member(item, segments, position, window):
+            span = None
+            if item < layout.members:
+                span = wanted(self._entries, segments, position, window, known)
+            if span is not None:
+                self._place = (index, item)
+                for part in self._member(item, segments, position, window, span):
                     if part is not None and not exact:
                         position += len(part)
                     yield part
@@ -130,19 +157,19 @@ class Walk:
                     position += sum(s.length or 0 for s in segments)
             else:
                 for segment in segments:
-                    low, high = _overlap(segment.length, position, window)
+                    low, high = overlap(segment.length, position, window)
                     if high is None or low < high:
                         record = yield from self._record(segment)
                         yield record[low:high]
                     position += segment.length or 0
             item += 1
 
-    def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window) -> Pieces:
+    def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window, span: Span) -> Pieces:
         """A member some of whose content is wanted: opened first, header after, proved before its last piece."""
         failed: StreamwareError | None = None
         try:
             try:
-                yield from self._open_content(member, segments, position, window)
+                yield from self._open_content(member, span)
                 self.members += 1
             except Exception as error:
                 failed = own(error)
@@ -157,7 +184,7 @@ class Walk:
                 # is to follow that header.
                 self._known.learn_crc32(member, 0)
             for segment in segments:
-                low, high = _overlap(segment.length, position, window)
+                low, high = overlap(segment.length, position, window)
                 position += segment.length or 0
                 if high is not None and low >= high:
                     continue
@@ -173,7 +200,7 @@ class Walk:
             self._name(failed, member)
             raise failed from failed.__cause__
         finally:
-            self.close()
+            self._close_member()
 
     def _name(self, error: StreamwareError, member: int) -> None:
         if error.member is None:
@@ -192,43 +219,43 @@ class Walk:
 
     # --- content ---
 
-    def _wait(self) -> _Waits:
-        self._waiting = True
+    def _wait(self, come: Callable[[], bool]) -> _Waits:
+        self._awaited = come
         yield None
-        self._waiting = False
+        self._awaited = None
 
     def _open(self, member: int, start: int, length: int | None) -> _Waits:
-        source = self._source_of(member)
-        if not getattr(source, "instant", False):
-            yield from self._wait()
-        if self._stopped():
-            raise BodyClosed("aborted")
-        chunks = self._chunks = source.open(start, length)
+        early = None if self._ahead is None else self._ahead.turn(self._place, start, length)
+        source = self._source_of(member) if early is None else None
+        if early is not None:
+            if not early.ready():
+                yield from self._wait(early.ready)
+        elif not getattr(source, "instant", False):
+            yield from self._wait(_never)
+        self._opening = source
+        try:
+            if self._stopped():
+                raise BodyClosed("aborted")
+            if source is not None:
+                chunks = self._chunks = source.open(start, length)
+            else:
+                assert early is not None
+                assert self._ahead is not None
+                chunks = self._chunks = self._ahead.take(early)
+        finally:
+            self._opening = None
         if self._stopped():  # abort() came while there was nothing yet that it could have stopped
             chunks.abort()
 
     def _stopped(self) -> bool:
         return self._aborted
 
-    def _open_content(self, member: int, segments: tuple[Segment, ...], position: int, window: Window) -> _Waits:
+    def _open_content(self, member: int, span: Span) -> _Waits:
         """Open just the bytes that are wanted; read a member whole whose header quotes its unknown checksum."""
-        entry = self._entries[member]
-        for segment in segments:
-            if isinstance(segment, Derived) and self._known.crc32(member) is None:
-                yield from self._read_whole(member)  # its bytes are wanted next, and outweigh what is remembered
-            if isinstance(segment, Extent | Framed | Coded):
-                if self._inline[0] == member:
-                    return
-                start, stop = 0, entry.size
-                if segment.length is not None and not isinstance(segment, Coded):  # a compressor starts at the start
-                    low, high = _overlap(segment.length, position, window)
-                    assert high is not None
-                    start, stop = low, high
-                    if isinstance(segment, Framed):
-                        start, stop = content_span(entry.size or 0, low, high)
-                yield from self._open(member, start, None if stop is None else stop - start)
-                return
-            position += segment.length or 0
+        if span.quoted:
+            yield from self._read_whole(member)  # its bytes are wanted next, and outweigh what is remembered
+        if self._inline[0] != member:
+            yield from self._open(member, span.start, None if span.stop is None else span.stop - span.start)
 
     def _content(self, segment: Segment, member: int, low: int, high: int | None) -> Pieces:
         """The wanted part of an opened member, framed or coded as its segment says."""
@@ -292,12 +319,14 @@ class Walk:
         piece = b""
         while wanted is None or got < wanted:
             if self.hurry and not chunks.ready():
-                yield from self._wait()
+                yield from self._wait(chunks.ready)
             piece = next(chunks, b"")
             if not piece:
                 break
             got += len(piece)
             self.bytes_in += len(piece)
+            if self._ahead is not None:
+                self._ahead.passed(len(piece))
             sums.feed(piece)
             # Here and nowhere else: the place to break off is inside a member.
             if self.deadline is not None and time.monotonic() > self.deadline:
@@ -369,7 +398,7 @@ class Walk:
             self._name(failed, member)
             raise failed from failed.__cause__
         finally:
-            self.close()
+            self._close_member()
             self._chunks = before
 
 
@@ -386,20 +415,6 @@ def own(error: Exception) -> StreamwareError:
     return failure
 
 
-def _wants_content(segments: tuple[Segment, ...], position: int, window: Window) -> bool:
-    """Whether any byte of the member's own content lies in the window."""
-    for segment in segments:
-        if isinstance(segment, Extent | Framed | Coded):
-            low, high = _overlap(segment.length, position, window)
-            return high is None or low < high
-        position += segment.length or 0
+def _never() -> bool:
+    """Of an opening nobody can tell before it is made."""
     return False
-
-
-def _overlap(length: int | None, position: int, window: Window) -> tuple[int, int | None]:
-    """What of a segment at ``position`` lies in the window, counted from the segment's own start."""
-    low = max(0, window.start - position)
-    if window.stop is None:
-        return low, length
-    high = max(0, window.stop - position)
-    return low, high if length is None else min(length, high)

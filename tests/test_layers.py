@@ -25,11 +25,12 @@ FLOORS = {
             errors model plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
+            openings
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall walk pump
+            checksums coding recall crew early ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -63,13 +64,16 @@ NEIGHBOURS: dict[str, set[str]] = {
     "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip": {"formats.framing", "formats.zip_records"},
     "assemble": {"formats.names", "formats.tar", "formats.zip", "policy"},
+    "openings": {"formats.framing"},
+    "early": {"openings"},
+    "ahead": {"crew", "early", "openings", "policy"},
     "coding": {"checksums"},
     "recall": {"checksums", "ledger"},
-    "walk": {"coding", "ledger", "recall"},
+    "walk": {"ahead", "coding", "ledger", "recall"},
     "job": {"admission"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
-    "pump": {"ledger", "walk"},
+    "pump": {"ahead", "ledger", "walk"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},

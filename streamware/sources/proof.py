@@ -55,6 +55,7 @@ class ProvedSource:
         self._size = size
         self.instant = bool(getattr(source, "instant", False))
         self.serial = bool(getattr(source, "serial", False))
+        self.bound = bool(getattr(source, "bound", False))
 
     def probe(self, *, keep: bool = False) -> Facts:
         facts = self._source.probe(keep=keep)
@@ -76,6 +77,10 @@ class ProvedSource:
         abort = getattr(self._source, "abort", None)
         if abort is not None:
             abort()
+
+    def spare(self) -> bool:
+        spare = getattr(self._source, "spare", None)
+        return spare is None or bool(spare())
 
     def close(self) -> None:
         self._source.close()

@@ -197,6 +197,7 @@ class SubrequestSource(InnerSource):
 
         host, root = str(environ.get("HTTP_HOST", "")), str(environ.get("SCRIPT_NAME", ""))
         super().__init__(call, identity=identity_of(host, root, target), pinned=pinned)
+        self.bound = True  # frameworks keep connections and the like by thread, and let go of them in close()
         # An app that may not be entered by two threads at once is asked for one member after another.
         self.serial = not environ.get("wsgi.multithread", False)
 

@@ -183,13 +183,18 @@ class ScriptedUpstream:
     """
 
     def __init__(
-        self, script: Script | Mapping[str, Script], *, tls: ssl.SSLContext | None = None, bind: str = "127.0.0.1"
+        self,
+        script: Script | Mapping[str, Script],
+        *,
+        tls: ssl.SSLContext | None = None,
+        bind: str = "127.0.0.1",
+        port: int = 0,
     ) -> None:
         self._script = script
         self._tls = tls
         self._stopping = threading.Event()
         self._lock = threading.Lock()
-        self._listener = socket.create_server((bind, 0), backlog=64)
+        self._listener = socket.create_server((bind, port), backlog=64)
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._errors: list[BaseException] = []

@@ -632,4 +632,4 @@ def test_a_resumed_link_asks_only_for_what_it_needs(make: Make, site: Site) -> N
         site.asked.clear()
         part = answer(archiver, token, range="bytes=200704-")
         assert len(body(part)) == 204_800 - 200_704
-        assert site.asked == ["/b", "/c"]
+        assert sorted(site.asked) == ["/b", "/c"]

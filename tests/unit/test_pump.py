@@ -240,8 +240,14 @@ def test_small_members_are_joined_when_nobody_has_to_be_waited_for() -> None:
     assert len(pieces) < 12
 
 
+class Serial(Synthetic):
+    """For one thread alone, so that nobody opens it before its turn."""
+
+    serial = True
+
+
 def test_bytes_leave_before_the_second_member_is_opened() -> None:
-    sources = [Synthetic(100_000, n, instant=False) for n in range(3)]
+    sources = [Serial(100_000, n, instant=False) for n in range(3)]
     bundle = Bundle("b.zip")
     for number, source in enumerate(sources):
         bundle.add(Member(f"{number}", source, size=100_000))

@@ -1,0 +1,78 @@
+"""Threads that take work as it comes and go again: a few for all bundles, none while there is nothing to do.
+
+The rules of this file: there is no queue, so work that finds no thread is refused and stays with whoever had it; and
+nothing waits long for a thread to end, for what it is at may be an upstream that says nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+__all__ = ["Crew"]
+
+_log = logging.getLogger("streamware")
+
+_IDLE_SECONDS = 2.0  # a thread that has had nothing to do for so long ends; starting one costs 0.1 ms
+_CLOSE_SECONDS = 1.0  # how long anyone waits for threads to end; they go on ending without being waited for
+
+
+class Crew:
+    """At most ``most`` threads. They are daemons: a silent upstream does not hold up the end of the process."""
+
+    def __init__(self, most: int, name: str) -> None:
+        self._most = most
+        self._name = name
+        self._news = threading.Condition()  # guards all below
+        self._threads: set[threading.Thread] = set()
+        self._idle = 0
+        self._given: deque[Callable[[], object]] = deque()  # as long as there are idle threads for it
+        self._closed = False
+
+    def start(self, work: Callable[[], object]) -> bool:
+        """Have some thread call ``work()`` now; False: there is none to be had."""
+        with self._news:
+            if self._closed:
+                return False
+            if self._idle > len(self._given):
+                self._given.append(work)
+                self._news.notify()
+                return True
+            if len(self._threads) >= self._most:
+                return False
+            thread = threading.Thread(target=self._run, args=(work,), name=self._name, daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the interpreter is ending, or the system gives no more threads
+                return False
+            self._threads.add(thread)
+            return True
+
+    def close(self) -> None:
+        """Take no more work. Threads end as they finish what they are at; they are waited for within bounds."""
+        with self._news:
+            self._closed = True
+            threads = tuple(self._threads)
+            self._news.notify_all()
+        deadline = time.monotonic() + _CLOSE_SECONDS
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _run(self, work: Callable[[], object] | None) -> None:
+        while work is not None:
+            try:
+                work()
+            except BaseException:
+                _log.exception("a thread that reads ahead failed")
+            work = None  # hold nothing while idle
+            with self._news:
+                self._idle += 1
+                self._news.wait_for(lambda: self._given or self._closed, timeout=_IDLE_SECONDS)
+                self._idle -= 1
+                if self._given:
+                    work = self._given.popleft()
+                else:
+                    self._threads.discard(threading.current_thread())
