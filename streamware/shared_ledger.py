@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from streamware.errors import LedgerError
-from streamware.ledger import EXPIRY_SECONDS, Ledger, MemoryLedger
+from streamware.ledger import BLOCK_BYTES, EXPIRY_SECONDS, Ledger, MemoryLedger
 from streamware.ledger_session import Session, Task
 from streamware.ledger_tables import Answer, NewerSchema, Tables
 from streamware.ledger_writer import IDLE_SECONDS, Pause, Writer
@@ -175,12 +175,12 @@ class SqlLedger(Ledger):
             self.forget(version)
             found.pop(version, None)
         for version in again.keys() - wrong:
-            self._writer.learn(version, again[version])
+            self._writer.learn(version, again[version], 0)  # safe as it is
 
-    def learn(self, version: bytes, block: int, crc32: int) -> None:
+    def learn(self, version: bytes, block: int, crc32: int, length: int = BLOCK_BYTES) -> None:
         news = self._memory.learn_news(version, block, crc32)
         if news:
-            self._writer.learn(version, news)
+            self._writer.learn(version, news, length)
 
     def forget(self, version: bytes) -> None:
         self._memory.forget(version)

@@ -59,7 +59,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip": {"formats.framing", "formats.zip_records"},
     "assemble": {"formats.names", "formats.tar", "formats.zip", "policy"},
-    "coding": {"checksums"},
+    "coding": {"checksums", "ledger"},
     "recall": {"checksums", "ledger"},
     "walk": {"coding", "ledger", "recall"},
     "links": {"job"},
