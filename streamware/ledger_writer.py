@@ -1,7 +1,7 @@
 """What the ledger has yet to write to its database, and the one thread that does, off the way of any download.
 
 The rule of this file: to add something takes microseconds and waits for nobody; what is pending is bounded. The writer
-takes what there is after 32 MiB of content, 2000 blocks, 2 seconds or a flush, whichever comes first, and keeps what it
+takes what there is after 32 MiB of content, 4000 blocks, 2 seconds or a flush, whichever comes first, and keeps what it
 could not write.
 """
 
@@ -15,6 +15,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from streamware.ledger import Learned, MemoryLedger
 from streamware.ledger_session import Complaints, Session, Task
 from streamware.ledger_tables import Tables
 
@@ -27,8 +28,8 @@ K = TypeVar("K")
 IDLE_SECONDS = 60.0  # a connection is not kept longer
 _AT_BYTES = 32 * 1024 * 1024  # of content
 _AT_SECONDS = 2.0
-_AT_ROWS = 2000
-_TOGETHER = 4000  # rows in one transaction
+_AT_BLOCKS = 4000
+_TOGETHER = 8000  # rows in one transaction
 _MAX_PENDING = 65_536  # of blocks, of compressed sizes, of versions to forget
 _ENOUGH_PENDING = _MAX_PENDING * 63 // 64
 _PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts; the last goes on
@@ -62,12 +63,16 @@ class _Batch(NamedTuple):
 class Writer:
     """Starts its thread when there is something to write.
 
+    :param memory: is told what is learned, and tells what of it is news.
     :param ended: called after each transaction with whether it succeeded, from that thread.
     """
 
-    def __init__(self, tables: Tables, complain: Complaints, ended: Callable[[bool], None]) -> None:
+    def __init__(
+        self, tables: Tables, memory: MemoryLedger, complain: Complaints, ended: Callable[[bool], None]
+    ) -> None:
         self.session = Session(tables, durable=False)
         self._tables = tables
+        self._memory = memory
         self._complain = complain
         self._ended = ended
         self._lock = threading.Lock()  # guards all that follows
@@ -76,8 +81,9 @@ class Writer:
         self._closing = False
         self._hurry = False  # all that is pending is wanted now
         self._since = 0.0  # when the first of what is pending came; 0 where nothing is
+        self._new: list[Learned] = []  # may be known already
         self._blocks: dict[tuple[bytes, int], int] = {}  # CRC-32 by version and index
-        self._bytes = 0  # of content that they stand for
+        self._bytes = 0  # of content that both stand for
         self._coded: dict[bytes, int] = {}
         self._forgets: dict[bytes, float] = {}  # and when it was asked for
         self._forgotten: dict[bytes, float] = {}  # all of lately, and when it was asked for or, if it is, done
@@ -86,17 +92,34 @@ class Writer:
         self._sweep_at = 0.0
         self._sweeps: list[Task[bool]] = []  # still to do
 
-    def learn(self, version: bytes, news: Sequence[tuple[int, int]], length: int) -> None:
-        """``length`` is how many bytes would have to be read again if this were lost."""
+    def learn(self, version: bytes, block: int, crc32: int, length: int) -> None:
+        """``length`` is how many bytes have to be read again if this is lost."""
         with self._lock:
-            for block, crc in news:
-                self._blocks[version, block] = crc
+            self._new.append((version, block, crc32))
             self._bytes += length
-            if self._bytes >= _AT_BYTES or len(self._blocks) >= _AT_ROWS:
-                hurried, self._hurry = self._hurry, True
-                self._added(look=not hurried)
-            elif not self._since or self._thread is None:
-                self._added()
+            enough = self._bytes >= _AT_BYTES or len(self._new) >= _AT_BLOCKS
+            # PERF: what is known already is found out later, of many at once.
+            if enough or not self._since or self._thread is None:
+                if len(self._new) >= 2 * _AT_BLOCKS:
+                    self._settle()  # the thread is late
+                hurried, self._hurry = self._hurry, self._hurry or enough
+                self._added(look=enough and not hurried)
+
+    def learn_again(self, version: bytes, blocks: Sequence[tuple[int, int]]) -> None:
+        """Write what is in the database once more, for it is getting old there."""
+        with self._lock:
+            for block, crc in blocks:
+                self._blocks[version, block] = crc
+            self._added()
+
+    def settle(self) -> None:
+        """Have the memory know all that was learned until now."""
+        with self._lock:
+            self._settle()
+
+    def unsettled(self) -> list[Learned]:
+        """What the memory does not know yet. Takes no lock, for a copy of a process in which it may be held."""
+        return list(self._new)
 
     def learn_coded(self, key: bytes, length: int) -> None:
         with self._lock:
@@ -105,6 +128,7 @@ class Writer:
 
     def forget(self, version: bytes) -> None:
         with self._lock:
+            self._settle()
             for key in [key for key in self._blocks if key[0] == version]:
                 del self._blocks[key]
             self._forgotten.pop(version, None)
@@ -142,6 +166,7 @@ class Writer:
         if thread is not None:
             thread.join(seconds)
         with self._lock:
+            self._settle()
             left = len(self._blocks) + len(self._coded) + self._flying
         if left:
             _log.warning("the ledger's database did not take in %d checksums and sizes at the end", left)
@@ -152,6 +177,7 @@ class Writer:
     def _added(self, *, look: bool = False) -> None:
         """Something is pending that was not; ``look`` where the thread might have to act on it at once."""
         if self._closing:
+            self._settle()
             self._blocks, self._coded, self._forgets = {}, {}, {}
             return
         if not self._since:
@@ -167,6 +193,12 @@ class Writer:
                 self._complain("write", f"nothing can be written: {error}")
         elif look:
             self._wake.notify()
+
+    def _settle(self) -> None:
+        new, self._new = self._new, []
+        if new:
+            for version, block, crc in self._memory.learn_all(new):
+                self._blocks[version, block] = crc
 
     def _shrink(self) -> None:
         all_of_it: tuple[dict[Any, Any], ...] = (self._blocks, self._coded, self._forgets)
@@ -190,14 +222,15 @@ class Writer:
 
     def _take(self) -> _Batch:
         """What to write next, the latest first. What is to be forgotten is still pending until it is."""
+        self._settle()
         blocks, coded = _some(self._blocks), _some(self._coded)
         forgets = dict(islice(self._forgets.items(), _TOGETHER))
         self._flying = len(blocks) + len(coded)
-        self._settle()
+        self._taken()
         return _Batch(blocks, coded, forgets)
 
-    def _settle(self) -> None:
-        if not (self._blocks or self._coded or self._forgets):
+    def _taken(self) -> None:
+        if not (self._new or self._blocks or self._coded or self._forgets):
             self._since, self._hurry, self._bytes = 0.0, False, 0
 
     def _put_back(self, batch: _Batch) -> None:
@@ -238,7 +271,7 @@ class Writer:
                             del self._forgets[version]
                             # Whoever began to read before this may have read rows that are gone only now.
                             self._forgotten[version] = now
-                    self._settle()
+                    self._taken()
             if batch.blocks or batch.coded:
                 self.session.run(partial(self._tables.write, blocks=batch.blocks, coded=batch.coded), write=True)
         except Exception as error:
@@ -271,8 +304,12 @@ class Writer:
 
 
 def _some(pending: dict[K, int]) -> dict[K, int]:
-    """Take some out, the latest first."""
-    return dict(pending.popitem() for _ in range(min(len(pending), _TOGETHER)))
+    """Take all out, or some, the latest first."""
+    if len(pending) <= _TOGETHER:
+        taken = pending.copy()
+        pending.clear()
+        return taken
+    return dict(pending.popitem() for _ in range(_TOGETHER))
 
 
 _NOTHING = _Batch({}, {}, {})

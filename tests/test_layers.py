@@ -66,7 +66,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "service": {"job", "links"},
     "pump": {"ledger", "walk"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
-    "ledger_writer": {"ledger_session", "ledger_tables"},
+    "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
     "sources.upstream": {"exchange"},
