@@ -1,7 +1,7 @@
 """What the ledger has yet to write to its database, and the one thread that does, off the way of any download.
 
 The rule of this file: to add something takes microseconds and waits for nobody; what is pending is bounded. The writer
-takes what there is after 32 MiB of content, 4000 blocks, 2 seconds or a flush, whichever comes first, and keeps what it
+takes what there is after 48 MiB of content, 4000 blocks, 2 seconds or a flush, whichever comes first, and keeps what it
 could not write.
 """
 
@@ -26,7 +26,7 @@ _log = logging.getLogger("streamware")
 K = TypeVar("K")
 
 IDLE_SECONDS = 60.0  # a connection is not kept longer
-_AT_BYTES = 32 * 1024 * 1024  # of content
+_AT_BYTES = 48 * 1024 * 1024  # of content; what is lost with the process, and what it was just at, come to 64 MiB
 _AT_SECONDS = 2.0
 _AT_BLOCKS = 4000
 _TOGETHER = 8000  # rows in one transaction
