@@ -13,6 +13,7 @@ from hashlib import blake2b
 from streamware.checksums import Compressor, deflater, gzipper, zstandardizer
 from streamware.errors import StreamwareError
 from streamware.formats.framing import open_frames
+from streamware.ledger import key_near
 from streamware.plan import Method
 
 __all__ = ["CODERS", "Pieces", "blocks", "coded", "coded_key", "deflated", "signature"]
@@ -40,7 +41,7 @@ def signature(coding: str | None = None) -> str:
 
 def coded_key(version: bytes, method: Method, block_bytes: int) -> bytes:
     """The ledger's key for what a member comes to when it is compressed: 16 bytes."""
-    return blake2b(version + f"{method:d} {block_bytes} {signature()}".encode(), digest_size=16).digest()
+    return key_near(version, f"{method:d} {block_bytes} {signature()}".encode())
 
 
 def coded(pieces: Pieces, coder: Compressor, block_bytes: int, *, lead: int = 0) -> Pieces:

@@ -12,7 +12,6 @@ from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from hashlib import blake2b
 from itertools import islice
 from typing import Protocol
 from urllib.parse import urlsplit
@@ -32,7 +31,7 @@ from streamware.errors import (
     MembersFailed,
     StreamwareError,
 )
-from streamware.ledger import Ledger
+from streamware.ledger import Ledger, version_key
 from streamware.model import Bundle, Content, Data, Facts, File, Member, Path, Source, Stream, Tree, Url
 from streamware.plan import Method, Window
 from streamware.policy import Policy
@@ -261,10 +260,9 @@ class Job:
         identity = f"url:{url}" if isinstance(url, str) else facts.identity
         validator = facts.validator if member.etag is None else member.etag
         size = facts.size if member.size is None else member.size
-        if identity is None or size is None or not is_strong(validator):
+        if identity is None or size is None or validator is None or not is_strong(validator):
             return
-        key = blake2b(repr((identity, validator, size)).encode("utf-8", "surrogateescape"), digest_size=_KEY)
-        self._versions[_KEY * index : _KEY * (index + 1)] = key.digest()
+        self._versions[_KEY * index : _KEY * (index + 1)] = version_key(identity, validator, size)
 
     def _version(self, index: int) -> bytes | None:
         key = bytes(self._versions[_KEY * index : _KEY * (index + 1)])

@@ -1,7 +1,8 @@
 """What the ledger has yet to write to its database, and the one thread that does, off the way of any download.
 
 The rule of this file: to add something takes microseconds and waits for nobody; what is pending is bounded. The writer
-takes what there is after 8 blocks, 2 seconds or a flush, whichever comes first, and keeps what it could not write.
+takes what there is after 48 MiB of content, 4000 blocks, 2 seconds or a flush, whichever comes first, and keeps what it
+could not write.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
+from streamware.ledger import Learned, MemoryLedger
 from streamware.ledger_session import Complaints, Session, Task
 from streamware.ledger_tables import Tables
 
@@ -21,10 +23,13 @@ __all__ = ["IDLE_SECONDS", "Pause", "Writer"]
 
 _log = logging.getLogger("streamware")
 
+K = TypeVar("K")
+
 IDLE_SECONDS = 60.0  # a connection is not kept longer
-_AT_BLOCKS = 8  # 32 MiB of content
+_AT_BYTES = 48 * 1024 * 1024  # of content; what is lost with the process, and what it was just at, come to 64 MiB
 _AT_SECONDS = 2.0
-_TOGETHER = 2000  # rows in one transaction
+_AT_BLOCKS = 4000
+_TOGETHER = 8000  # rows in one transaction
 _MAX_PENDING = 65_536  # of blocks, of compressed sizes, of versions to forget
 _ENOUGH_PENDING = _MAX_PENDING * 63 // 64
 _PAUSES = (0.5, 1.0, 2.0, 4.0)  # seconds between attempts; the last goes on
@@ -50,29 +55,35 @@ class Pause:
 
 
 class _Batch(NamedTuple):
-    blocks: list[tuple[bytes, int, int]]
-    coded: list[tuple[bytes, int]]
+    blocks: dict[tuple[bytes, int], int]
+    coded: dict[bytes, int]
     forgets: dict[bytes, float]
 
 
 class Writer:
     """Starts its thread when there is something to write.
 
+    :param memory: is told what is learned, and tells what of it is news.
     :param ended: called after each transaction with whether it succeeded, from that thread.
     """
 
-    def __init__(self, tables: Tables, complain: Complaints, ended: Callable[[bool], None]) -> None:
+    def __init__(
+        self, tables: Tables, memory: MemoryLedger, complain: Complaints, ended: Callable[[bool], None]
+    ) -> None:
         self.session = Session(tables, durable=False)
         self._tables = tables
+        self._memory = memory
         self._complain = complain
         self._ended = ended
-        self._wake = threading.Condition(threading.Lock())  # guards all that follows
+        self._lock = threading.Lock()  # guards all that follows
+        self._wake = threading.Condition(self._lock)
         self._thread: threading.Thread | None = None
         self._closing = False
-        self._hurry = False
+        self._hurry = False  # all that is pending is wanted now
         self._since = 0.0  # when the first of what is pending came; 0 where nothing is
-        self._blocks: dict[bytes, dict[int, int]] = {}
-        self._count = 0  # of blocks
+        self._new: list[Learned] = []  # may be known already
+        self._blocks: dict[tuple[bytes, int], int] = {}  # CRC-32 by version and index
+        self._bytes = 0  # of content that both stand for
         self._coded: dict[bytes, int] = {}
         self._forgets: dict[bytes, float] = {}  # and when it was asked for
         self._forgotten: dict[bytes, float] = {}  # all of lately, and when it was asked for or, if it is, done
@@ -81,22 +92,45 @@ class Writer:
         self._sweep_at = 0.0
         self._sweeps: list[Task[bool]] = []  # still to do
 
-    def learn(self, version: bytes, news: Sequence[tuple[int, int]]) -> None:
-        with self._wake:
-            blocks = self._blocks.setdefault(version, {})
-            before = len(blocks)
-            blocks.update(news)
-            self._count += len(blocks) - before
-            self._added(look=self._count - len(blocks) + before < _AT_BLOCKS <= self._count)
+    def learn(self, version: bytes, block: int, crc32: int, length: int) -> None:
+        """``length`` is how many bytes have to be read again if this is lost."""
+        with self._lock:
+            self._new.append((version, block, crc32))
+            self._bytes += length
+            enough = self._bytes >= _AT_BYTES or len(self._new) >= _AT_BLOCKS
+            # PERF: what is known already is found out later, of many at once.
+            if enough or not self._since or self._thread is None:
+                if len(self._new) >= 2 * _AT_BLOCKS:
+                    self._settle()  # the thread is late
+                hurried, self._hurry = self._hurry, self._hurry or enough
+                self._added(look=enough and not hurried)
+
+    def learn_again(self, version: bytes, blocks: Sequence[tuple[int, int]]) -> None:
+        """Write what is in the database once more, for it is getting old there."""
+        with self._lock:
+            for block, crc in blocks:
+                self._blocks[version, block] = crc
+            self._added()
+
+    def settle(self) -> None:
+        """Have the memory know all that was learned until now."""
+        with self._lock:
+            self._settle()
+
+    def unsettled(self) -> list[Learned]:
+        """What the memory does not know yet. Takes no lock, for a copy of a process in which it may be held."""
+        return list(self._new)
 
     def learn_coded(self, key: bytes, length: int) -> None:
-        with self._wake:
+        with self._lock:
             self._coded[key] = length
             self._added()
 
     def forget(self, version: bytes) -> None:
-        with self._wake:
-            self._count -= len(self._blocks.pop(version, ()))
+        with self._lock:
+            self._settle()
+            for key in [key for key in self._blocks if key[0] == version]:
+                del self._blocks[key]
             self._forgotten.pop(version, None)
             self._forgets[version] = self._forgotten[version] = time.monotonic()
             if len(self._forgotten) > _REMEMBER:
@@ -106,33 +140,34 @@ class Writer:
 
     def forgotten_since(self, when: float) -> set[bytes]:
         """Versions whose rows are not to be believed if they were read at ``when`` (by the monotonic clock)."""
-        with self._wake:
+        with self._lock:
             if not self._forgotten:
                 return set()
             return {*self._forgets, *(version for version, then in self._forgotten.items() if then >= when)}
 
     def flush(self) -> None:
-        with self._wake:
+        with self._lock:
             if self._since and not self._hurry:
                 self._hurry = True
                 self._wake.notify()
 
     def soon(self) -> None:
         """The database answers: no need to wait with what could not be written."""
-        with self._wake:
+        with self._lock:
             self._pause.end()
             self._wake.notify()
 
     def close(self, seconds: float) -> None:
         """Write what is pending, no longer than that, and end."""
-        with self._wake:
+        with self._lock:
             self._closing = True
             self._wake.notify()
             thread = self._thread
         if thread is not None:
             thread.join(seconds)
-        with self._wake:
-            left = self._count + len(self._coded) + self._flying
+        with self._lock:
+            self._settle()
+            left = len(self._blocks) + len(self._coded) + self._flying
         if left:
             _log.warning("the ledger's database did not take in %d checksums and sizes at the end", left)
         self.session.close(0.0)
@@ -142,13 +177,13 @@ class Writer:
     def _added(self, *, look: bool = False) -> None:
         """Something is pending that was not; ``look`` where the thread might have to act on it at once."""
         if self._closing:
-            self._blocks, self._coded, self._forgets, self._count = {}, {}, {}, 0
+            self._settle()
+            self._blocks, self._coded, self._forgets = {}, {}, {}
             return
         if not self._since:
             self._since = time.monotonic()
             look = True
-        if max(self._count, len(self._coded), len(self._forgets)) > _MAX_PENDING:
-            self._shrink()
+        self._shrink()
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="streamware-ledger-writer", daemon=True)
             try:
@@ -159,15 +194,21 @@ class Writer:
         elif look:
             self._wake.notify()
 
+    def _settle(self) -> None:
+        new, self._new = self._new, []
+        if new:
+            for version, block, crc in self._memory.learn_all(new):
+                self._blocks[version, block] = crc
+
     def _shrink(self) -> None:
-        self._complain("overflow", "more was learned than the database takes in; the oldest of it is not written")
-        # Many at once: to find the oldest costs more the more have left before it.
-        for oldest in list(islice(self._blocks, _MAX_PENDING // 64)):
-            if self._count > _ENOUGH_PENDING:
-                self._count -= len(self._blocks.pop(oldest))
-        for pending in (self._coded, self._forgets):
-            for oldest in list(islice(pending, max(0, len(pending) - _ENOUGH_PENDING))):
-                del pending[oldest]
+        all_of_it: tuple[dict[Any, Any], ...] = (self._blocks, self._coded, self._forgets)
+        for pending in all_of_it:
+            if len(pending) > _MAX_PENDING:
+                text = "more was learned than the database takes in; the oldest of it is not written"
+                self._complain("overflow", text)
+                # Many at once: to find the oldest costs more the more have left before it.
+                for oldest in list(islice(pending, len(pending) - _ENOUGH_PENDING)):
+                    del pending[oldest]
 
     def _wait_seconds(self) -> float:
         if self._closing or self._sweeps:
@@ -175,48 +216,38 @@ class Writer:
         now = time.monotonic()
         wait = self._sweep_at - now
         if self._since:
-            due = 0.0 if self._hurry or self._count >= _AT_BLOCKS else self._since + _AT_SECONDS - now
+            due = 0.0 if self._hurry else self._since + _AT_SECONDS - now
             wait = min(wait, due)
         return max(wait, self._pause.until - now)
 
     def _take(self) -> _Batch:
         """What to write next, the latest first. What is to be forgotten is still pending until it is."""
-        blocks: list[tuple[bytes, int, int]] = []
-        while self._blocks and len(blocks) < _TOGETHER:
-            version, some = self._blocks.popitem()
-            while some and len(blocks) < _TOGETHER:
-                blocks.append((version, *some.popitem()))
-            if some:
-                self._blocks[version] = some
-        self._count -= len(blocks)
-        coded = [self._coded.popitem() for _ in range(min(len(self._coded), _TOGETHER))]
+        self._settle()
+        blocks, coded = _some(self._blocks), _some(self._coded)
         forgets = dict(islice(self._forgets.items(), _TOGETHER))
         self._flying = len(blocks) + len(coded)
-        self._settle()
+        self._taken()
         return _Batch(blocks, coded, forgets)
 
-    def _settle(self) -> None:
-        if not (self._blocks or self._coded or self._forgets):
-            self._since, self._hurry = 0.0, False
+    def _taken(self) -> None:
+        if not (self._new or self._blocks or self._coded or self._forgets):
+            self._since, self._hurry, self._bytes = 0.0, False, 0
 
     def _put_back(self, batch: _Batch) -> None:
-        for version, block, crc in batch.blocks:
+        for (version, block), crc in batch.blocks.items():
             if self._forgets.get(version) in (None, batch.forgets.get(version)):  # else forgotten since
-                blocks = self._blocks.setdefault(version, {})
-                self._count += block not in blocks
-                blocks.setdefault(block, crc)
-        for key, length in batch.coded:
+                self._blocks.setdefault((version, block), crc)
+        for key, length in batch.coded.items():
             self._coded.setdefault(key, length)
-        self._since = self._since or time.monotonic()
-        if max(self._count, len(self._coded)) > _MAX_PENDING:
-            self._shrink()
+        self._since, self._hurry = self._since or time.monotonic(), True
+        self._shrink()
 
     # --- in the thread ---
 
     def _run(self) -> None:
         last = False
         while not last:
-            with self._wake:
+            with self._lock:
                 wait = self._wait_seconds()
                 idle = wait > 0 and not self._wake.wait(min(wait, IDLE_SECONDS)) and not self._since
                 last = self._closing
@@ -233,25 +264,25 @@ class Writer:
         try:
             if batch.forgets:
                 self.session.run(partial(self._tables.write_forgotten, versions=list(batch.forgets)), write=True)
-                with self._wake:
+                with self._lock:
                     now = time.monotonic()
                     for version, when in batch.forgets.items():
                         if self._forgets.get(version) == when:
                             del self._forgets[version]
                             # Whoever began to read before this may have read rows that are gone only now.
                             self._forgotten[version] = now
-                    self._settle()
+                    self._taken()
             if batch.blocks or batch.coded:
                 self.session.run(partial(self._tables.write, blocks=batch.blocks, coded=batch.coded), write=True)
         except Exception as error:
             self._complain("write", "what was learned cannot be written, and is kept for later", error)
-            with self._wake:
+            with self._lock:
                 self._flying = 0
                 self._put_back(batch)
                 self._pause.begin()
             self._ended(False)
             return False
-        with self._wake:
+        with self._lock:
             self._flying = 0
             self._pause.end()
         self._ended(True)
@@ -272,4 +303,13 @@ class Writer:
             self._complain("sweep", "expired rows cannot be deleted", error)
 
 
-_NOTHING = _Batch([], [], {})
+def _some(pending: dict[K, int]) -> dict[K, int]:
+    """Take all out, or some, the latest first."""
+    if len(pending) <= _TOGETHER:
+        taken = pending.copy()
+        pending.clear()
+        return taken
+    return dict(pending.popitem() for _ in range(_TOGETHER))
+
+
+_NOTHING = _Batch({}, {}, {})

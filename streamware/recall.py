@@ -24,12 +24,12 @@ _AT_ONCE = 500  # versions asked of the ledger together: the directory wants one
 class Sums:
     """The CRC-32 of a run of content from ``start`` on, and of every aligned block that lies in it whole.
 
-    :param told: called with the index and checksum of each such block, as soon as its last byte has passed.
+    :param told: called with the index, checksum and length of each such block, as soon as its last byte has passed.
     """
 
     __slots__ = ("_at", "_block", "_since", "_told", "_total")
 
-    def __init__(self, start: int, told: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, start: int, told: Callable[[int, int, int], None] | None = None) -> None:
         self._at = self._since = start
         self._told = told
         self._block = 0  # CRC-32 from _since on, where the block or the run began
@@ -59,9 +59,10 @@ class Sums:
         return self._total
 
     def _close_block(self) -> None:
+        length = self._at - self._since
         if self._told is not None and self._since % BLOCK_BYTES == 0:
-            self._told(self._since // BLOCK_BYTES, self._block)
-        self._total = combine(self._total, self._block, self._at - self._since)
+            self._told(self._since // BLOCK_BYTES, self._block, length)
+        self._total = combine(self._total, self._block, length)
         self._block, self._since = 0, self._at
 
 
@@ -84,13 +85,13 @@ class Recall:
         if version is None or self._entries[member].crc32 is not None:
             return Sums(start)
 
-        def told(block: int, crc: int) -> None:
+        def told(block: int, crc: int, length: int) -> None:
             self._passed.setdefault(member, {})[block] = crc
             if self._recalled.get(member, {}).get(block, crc) != crc:
                 _log.warning("the ledger knew another checksum of member %d, block %d: forgotten", member, block)
                 self._ledger.forget(version)
                 self._recalled[member] = {}
-            self._ledger.learn(version, block, crc)
+            self._ledger.learn(version, block, crc, length)
 
         return Sums(start, told)
 

@@ -20,7 +20,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from streamware.errors import LedgerError
-from streamware.ledger import EXPIRY_SECONDS, Ledger, MemoryLedger
+from streamware.ledger import BLOCK_BYTES, EXPIRY_SECONDS, Ledger, MemoryLedger
 from streamware.ledger_session import Session, Task
 from streamware.ledger_tables import Answer, NewerSchema, Tables
 from streamware.ledger_writer import IDLE_SECONDS, Pause, Writer
@@ -134,11 +134,12 @@ class SqlLedger(Ledger):
     def _start(self) -> None:
         """The state of a process that has not used the database yet."""
         self._asker = _Asker(self._tables)
-        self._writer = Writer(self._tables, self._complain, self._wrote)
+        self._writer = Writer(self._tables, self._memory, self._complain, self._wrote)
         self._pause = Pause()
         self._heeded: set[int] = set()  # numbers of the latest versions that anybody forgot
 
     def sums(self, versions: Sequence[bytes]) -> dict[bytes, dict[int, int]]:
+        self._writer.settle()
         found = self._memory.sums(versions)
         asked = time.monotonic()
         for first in range(0, len(versions), _TOGETHER):
@@ -175,16 +176,14 @@ class SqlLedger(Ledger):
             self.forget(version)
             found.pop(version, None)
         for version in again.keys() - wrong:
-            self._writer.learn(version, again[version])
+            self._writer.learn_again(version, again[version])
 
-    def learn(self, version: bytes, block: int, crc32: int) -> None:
-        news = self._memory.learn_news(version, block, crc32)
-        if news:
-            self._writer.learn(version, news)
+    def learn(self, version: bytes, block: int, crc32: int, length: int = BLOCK_BYTES) -> None:
+        self._writer.learn(version, block, crc32, length)
 
     def forget(self, version: bytes) -> None:
-        self._memory.forget(version)
         self._writer.forget(version)
+        self._memory.forget(version)
 
     def coded(self, keys: Sequence[bytes]) -> dict[bytes, int]:
         found = self._memory.coded(keys)
@@ -279,6 +278,7 @@ class SqlLedger(Ledger):
                 _left.append(session)
 
     def _after_fork_in_child(self) -> None:
+        self._memory.learn_all(self._writer.unsettled())
         if not self._closed:
             self._start()
 

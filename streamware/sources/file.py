@@ -122,7 +122,8 @@ def _facts(found: os.stat_result) -> Facts:
         modified=found.st_mtime_ns // 1_000_000_000,
         validator=_version(found),
         mode=stat.S_IMODE(found.st_mode) & 0o777,  # set-user-id and the like have no business in a download
-        identity=f"file:{found.st_dev:x}",  # the validator holds the inode
+        # Files that were made together mostly are inodes close together, and their neighbors (``version_key``) so.
+        identity=f"file:{found.st_dev:x}/{found.st_ino >> 10:x}/{found.st_ino:x}",
     )
 
 

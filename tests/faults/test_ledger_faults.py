@@ -395,20 +395,20 @@ def test_what_is_pending_is_bounded(file: Path, ledgers: Make, caplog: pytest.Lo
     caplog.set_level(logging.INFO, "streamware")
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        for number in range(70_000):
+        for number in range(90_000):
             ledger.learn(b"many" + number.to_bytes(12, "big"), 0, number)
         assert "the oldest of it is not written" in caplog.text
-        for number in range(70_000):
+        for number in range(90_000):
             ledger.learn_coded(b"many" + number.to_bytes(12, "big"), number)
             if number % 100 == 0:
                 ledger.forget(b"more" + number.to_bytes(12, "big"))
         other.execute("COMMIT")
-    latest = [b"many" + number.to_bytes(12, "big") for number in range(69_000, 70_000)]
+    latest = [b"many" + number.to_bytes(12, "big") for number in range(89_000, 90_000)]
     recovers(ledger, url, *latest)
     ledger.close()
     with closing(sqlite3.connect(file)) as other:
         for table in ("blocks", "coded"):
-            assert 60_000 <= other.execute(f"SELECT count(*) FROM streamware_{table}").fetchone()[0] <= 68_000
+            assert 60_000 <= other.execute(f"SELECT count(*) FROM streamware_{table}").fetchone()[0] <= 74_000
 
 
 def test_the_end_is_bounded_and_says_what_is_lost(file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamware.errors import LedgerError
-from streamware.ledger import BLOCK_BYTES, MAX_BLOCK, MemoryLedger
+from streamware.ledger import BLOCK_BYTES, MAX_BLOCK, MemoryLedger, key_near, version_key
 
 V1, V2, V3, V4 = (bytes([n]) * 16 for n in range(1, 5))
 
@@ -57,9 +57,46 @@ def test_the_last_word_on_a_block_counts(told: list[tuple[bytes, int, int]]) -> 
     wanted: dict[bytes, dict[int, int]] = {}
     for version, block, crc in told:
         changed = wanted.get(version, {}).get(block) != crc
-        assert ledger.learn_news(version, block, crc) == (((block, crc),) if changed else ())
+        assert ledger.learn_all([(version, block, crc)]) == ([(version, block, crc)] if changed else [])
         wanted.setdefault(version, {})[block] = crc
     assert ledger.sums([V1, V2]) == wanted
+
+
+def test_neighbors_have_keys_that_begin_alike() -> None:
+    def key(identity: str, validator: str = '"1"', size: int = 5) -> bytes:
+        made = version_key(identity, validator, size)
+        assert len(made) == len(key_near(made, b"x")) == 16
+        assert key_near(made, b"x")[:4] == made[:4]
+        return made
+
+    one = key("url:https://host/a/b?sign=/x/y")
+    near = [
+        key("url:https://host/a/c"),
+        key("url:https://host/a/b?sign=/z"),
+        key("url:https://host/a/b?sign=/x/y", '"2"'),
+    ]
+    far = [key("url:https://host/b/b"), key("file:1/2/3"), key("nameless")]
+    assert all(other[:4] == one[:4] for other in near)
+    assert all(other[:4] != one[:4] for other in far)
+    assert len({one[4:], *(other[4:] for other in (*near, *far))}) == 7
+    assert key("\udcff", '"\udcff"') != key("\udcfe", '"\udcff"')
+
+
+def test_learning_in_many_threads_loses_nothing() -> None:
+    ledger = MemoryLedger()
+
+    def learn(first: int) -> None:
+        for block in range(first, 20_000, 4):
+            ledger.learn(V1, block, block)
+            if block % 1000 == first:
+                assert ledger.sums([V1])[V1][block] == block
+
+    threads = [threading.Thread(target=learn, args=(first,)) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert ledger.sums([V1]) == {V1: {block: block for block in range(20_000)}}
 
 
 def test_what_is_forgotten_is_gone_whole() -> None:
@@ -103,13 +140,12 @@ def test_what_was_known_for_an_hour_is_news_again() -> None:
     ledger.learn(V2, 0, 5)
     ledger.learn(V2, 1, 6)
     ledger.learn_coded(V3, 9)
-    assert ledger.learn_news(V1, 0, 5) == ledger.learn_news(V2, 1, 6) == ()
+    assert ledger.learn_all([(V1, 0, 5), (V2, 1, 6)]) == []
     assert not ledger.learn_coded_news(V3, 9)
     time.sleep(0.6)
-    assert ledger.learn_news(V1, 0, 5) == ((0, 5),)
-    assert ledger.learn_news(V2, 1, 6) == ((0, 5), (1, 6))
+    assert ledger.learn_all([(V1, 0, 5), (V2, 1, 6)]) == [(V1, 0, 5), (V2, 0, 5), (V2, 1, 6)]
     assert ledger.learn_coded_news(V3, 9)
-    assert ledger.learn_news(V1, 0, 5) == ledger.learn_news(V2, 1, 6) == ()
+    assert ledger.learn_all([(V1, 0, 5), (V2, 1, 6)]) == []
     time.sleep(0.6)
     assert ledger.sums([V1, V2]) == {V1: {0: 5}, V2: {0: 5, 1: 6}}  # and lives on
 

@@ -39,7 +39,12 @@ def asked(source: Synthetic) -> list[tuple[int, int | None]]:
 def test_sums_are_those_of_the_blocks_and_of_the_whole_run(start: int, cuts: list[int], rng: random.Random) -> None:
     data = content(sum(cuts), rng.randrange(100))
     found: dict[int, int] = {}
-    sums = Sums(start, found.__setitem__)
+    lengths: dict[int, int] = {}
+
+    def told(block: int, crc: int, length: int) -> None:
+        found[block], lengths[block] = crc, length
+
+    sums = Sums(start, told)
     at = 0
     for cut in cuts:
         sums.feed(data[at : at + cut])
@@ -50,6 +55,7 @@ def test_sums_are_those_of_the_blocks_and_of_the_whole_run(start: int, cuts: lis
     for block, crc in found.items():
         begin, end = block * BLOCK_BYTES - start, min(stop, (block + 1) * BLOCK_BYTES) - start
         assert crc == zlib.crc32(data[begin:end])
+        assert lengths[block] == end - begin
     assert sorted(found) == [b for b in range(first, -(-stop // BLOCK_BYTES)) if b * BLOCK_BYTES < stop]
 
 
@@ -152,7 +158,7 @@ def test_what_passes_outweighs_what_the_ledger_says() -> None:
     lies: list[bytes] = []
     honest = ledger.learn
 
-    def lie(version: bytes, block: int, crc: int) -> None:
+    def lie(version: bytes, block: int, crc: int, length: int = BLOCK_BYTES) -> None:
         lies.append(version)
         honest(version, block, crc ^ 1)
 

@@ -19,6 +19,7 @@ import pytest
 import sqlalchemy
 
 from streamware import ledger_tables, ledger_writer, shared_ledger
+from streamware.checksums import crc32
 from streamware.errors import LedgerError
 from streamware.ledger import MemoryLedger
 from streamware.shared_ledger import SqlLedger
@@ -79,6 +80,11 @@ def eventually(check: Callable[[], bool], seconds: float = 10.0) -> float:
         assert time.monotonic() - begun < seconds, "it never came true"
         time.sleep(0.01)
     return time.monotonic() - begun
+
+
+def swept_now(url: str) -> None:
+    """Nobody sweeps for an hour: a writer that does takes along what there is to write."""
+    execute(url, "UPDATE streamware_schema SET value = :now WHERE name = 'swept'", now=int(time.time()))
 
 
 Make = Callable[..., SqlLedger]
@@ -149,18 +155,37 @@ def test_many_versions_are_asked_for_together(make: Make, url: str) -> None:
     assert two.sums([]) == two.coded([]) == {}
 
 
-def test_it_is_written_after_eight_blocks_or_a_flush_or_two_seconds(make: Make, url: str) -> None:
+def test_small_blocks_are_written_together(make: Make, url: str) -> None:
+    """By the bytes that would have to be read again, or by their number."""
     ledger = make()
+    swept_now(url)
+    ledger.learn(V1, 0, 1, 100)
+    ledger.flush()
+    eventually(lambda: count(url) == 1)  # and by then the writer runs
+    for block in range(3071):
+        ledger.learn(V2, block, 1, 16 * 1024)
+    time.sleep(0.3)
+    assert count(url) == 1
+    ledger.learn(V2, 3071, 1, 16 * 1024)
+    assert eventually(lambda: count(url) == 3073) < 1.5
+    for block in range(4000):
+        ledger.learn(V3, block, 1, 100)
+    assert eventually(lambda: count(url) == 7073) < 1.5
+
+
+def test_it_is_written_after_twelve_blocks_or_a_flush_or_two_seconds(make: Make, url: str) -> None:
+    ledger = make()
+    swept_now(url)
     ledger.learn(V1, 0, 1)
     ledger.flush()
     assert eventually(lambda: count(url) == 1) < 1.5  # and by then the writer runs
-    for block in range(1, 9):
+    for block in range(1, 13):
         ledger.learn(V1, block, 1)
-    assert eventually(lambda: count(url) == 9) < 1.5
-    ledger.learn(V1, 9, 1)
+    assert eventually(lambda: count(url) == 13) < 1.5
+    ledger.learn(V1, 13, 1)
     time.sleep(0.5)
-    assert count(url) == 9
-    assert 0.5 < eventually(lambda: count(url) == 10) < 4
+    assert count(url) == 13
+    assert 0.5 < eventually(lambda: count(url) == 14) < 4
 
 
 def test_what_the_database_has_is_not_written_again(make: Make, url: str) -> None:
@@ -297,6 +322,22 @@ def test_entries_expire_and_are_swept(make: Make, url: str) -> None:
     eventually(lambda: [count(url, table) for table in ("blocks", "coded", "forgotten", "links")] == [2, 0, 0, 1])
     assert three.load("kept") is not None
     assert three.load("gone") is None
+
+
+def test_a_sweep_goes_through_all_blocks(make: Make, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ledger_tables, "_LOOK_ROWS", 7)
+    one = make()
+    for version in (V1, V2, V3):
+        for block in range(20):
+            one.learn(version, block, 1)
+    one.close()
+    execute(url, "UPDATE streamware_blocks SET seen = 0 WHERE block < 12 OR version = :v", v=V2)
+    execute(url, "UPDATE streamware_schema SET value = 0 WHERE name = 'swept'")
+    two = make()
+    two.learn(V4, 0, 1)
+    two.flush()
+    eventually(lambda: count(url) == 17)
+    assert two.sums([V1, V2, V3]) == {version: dict.fromkeys(range(12, 20), 1) for version in (V1, V3)}
 
 
 def test_what_is_of_use_lives_on(make: Make, url: str) -> None:
@@ -468,9 +509,9 @@ def test_a_database_without_an_encoding_serves(cluster: Cluster) -> None:
 
 def test_a_later_schema_is_refused(make: Make, url: str) -> None:
     make().close()
-    execute(url, "UPDATE streamware_schema SET value = 2 WHERE name = 'version'")
+    execute(url, "UPDATE streamware_schema SET value = 3 WHERE name = 'version'")
     before = threading.active_count()
-    with pytest.raises(ValueError, match="version 2"):
+    with pytest.raises(ValueError, match="version 3"):
         make()
     assert threading.active_count() == before
 
@@ -480,13 +521,46 @@ def test_an_earlier_schema_is_brought_up_to_date(make: Make, url: str, monkeypat
     first.learn(V1, 0, 1)
     first.close()
     steps = (("ALTER TABLE streamware_links ADD COLUMN note BIGINT",), ("UPDATE streamware_links SET note = 3",))
-    monkeypatch.setattr(ledger_tables, "_MIGRATIONS", steps)
+    monkeypatch.setattr(ledger_tables, "_MIGRATIONS", (*ledger_tables._MIGRATIONS, *steps))
     first = make()
     first.save("token", b"", LATER)
     first.close()
     assert execute(url, "SELECT note FROM streamware_links") == [(None,)]
     assert make().sums([V1]) == {V1: {0: 1}}
-    assert execute(url, "SELECT value FROM streamware_schema WHERE name = 'version'") == [(3,)]
+    assert execute(url, "SELECT value FROM streamware_schema WHERE name = 'version'") == [(4,)]
+
+
+# The table of blocks as version 1 made it. All others have stayed as they were.
+_COLUMNS = """block BIGINT NOT NULL, crc32 BIGINT NOT NULL, "check" BIGINT NOT NULL, seen BIGINT NOT NULL,
+    PRIMARY KEY (version, block)"""
+VERSION_1 = {
+    "sqlite": f"CREATE TABLE streamware_blocks (version BLOB NOT NULL, {_COLUMNS}) WITHOUT ROWID",
+    "postgresql": f"CREATE TABLE streamware_blocks (version BYTEA NOT NULL, {_COLUMNS})",
+}
+
+
+def test_the_tables_of_version_1_are_brought_up_to_date(make: Make, url: str) -> None:
+    def indexes() -> list[str]:
+        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool)
+        found = sqlalchemy.inspect(engine).get_indexes("streamware_blocks")
+        return [str(index["name"]) for index in found]
+
+    make().close()
+    rows = [(V1, 0, 5), (V2, 7, 0xFFFFFFFF)]
+    execute(url, "DROP TABLE streamware_blocks")
+    execute(url, VERSION_1[url.partition(":")[0].partition("+")[0]])
+    execute(url, "CREATE INDEX ix_streamware_blocks_seen ON streamware_blocks (seen)")
+    execute(url, "UPDATE streamware_schema SET value = 1 WHERE name = 'version'")
+    for version, block, crc in rows:
+        check = crc32(version + block.to_bytes(8, "big") + crc.to_bytes(4, "big"))
+        values = {"v": version, "b": block, "c": crc, "k": check, "s": int(time.time())}
+        execute(url, "INSERT INTO streamware_blocks VALUES (:v, :b, :c, :k, :s)", **values)
+    assert indexes() == ["ix_streamware_blocks_seen"]
+    for _ in range(2):
+        ledger = make()
+        assert ledger.sums([V1, V2]) == {V1: {0: 5}, V2: {7: 0xFFFFFFFF}}
+        assert indexes() == []
+        assert execute(url, "SELECT value FROM streamware_schema WHERE name = 'version'") == [(2,)]
 
 
 def test_many_processes_can_be_the_first(url: str) -> None:
