@@ -207,8 +207,10 @@ def facts_of_whole(head: Head) -> Facts:
     return _facts(head, framed_length(head))
 
 
-def facts_of_part(head: Head, start: int, stop: int | None) -> Facts:
+def facts_of_part(head: Head, start: int, stop: int | None, *, at_most: bool = False) -> Facts:
     """What a 206 says of the whole, after checking that its part is exactly ``[start, stop)``; None: up to the end.
+
+    :param at_most: the whole may end before ``stop``.
 
     :raises UpstreamError: another part, several, a total that is not told, a coded body.
     """
@@ -221,7 +223,7 @@ def facts_of_part(head: Head, start: int, stop: int | None) -> Facts:
         raise UpstreamError(f"{head.url}: a part (206) of a whole whose size is not told")
     if begin != start or end != (total if stop is None else min(stop, total)):
         raise UpstreamError(f"{head.url}: bytes from {begin} to {end}, and {start} to {stop} were asked for")
-    if stop is not None and stop > total:
+    if stop is not None and stop > total and not at_most:
         raise SizeMismatch(f"{head.url}: {total} bytes in all, and {stop} were expected")
     if framed_length(head) not in (None, end - begin):
         raise UpstreamError(f"{head.url}: a part (206) whose Content-Length and Content-Range differ")

@@ -6,11 +6,9 @@ found out is kept as a promise ("pinned"); and for a member of a bundle of many 
 
 from __future__ import annotations
 
-import threading
 import time
 from array import array
 from collections.abc import Callable, Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
@@ -28,13 +26,13 @@ from streamware.errors import (
     LimitExceeded,
     MemberError,
     MemberNotFound,
-    MembersFailed,
     StreamwareError,
 )
 from streamware.ledger import Ledger, version_key
 from streamware.model import Bundle, Content, Data, Facts, File, Member, Path, Source, Stream, Tree, Url
 from streamware.plan import Method, Window
 from streamware.policy import Policy
+from streamware.prober import Prober
 from streamware.pump import Body, Witness
 from streamware.semantics import is_strong
 from streamware.sources.file import FileSource, expand_tree
@@ -89,8 +87,7 @@ class Job:
         self._ticket = ticket
         self._crew = crew
         self._members: list[Member] = []
-        self._kept: dict[int, Source] = {}  # sources that hold an open answer
-        self._pinned: dict[int, Facts] = {}  # what remote sources said
+        self._prober: Prober | None = None  # and what it found out of remote sources
         self._files: array[int] = array("q")  # hashes of local files' validators; 0 where there is none
         self._versions = bytearray()  # the ledger's key of each member, 16 bytes; zeros where nothing pins it
         self._failures: list[MemberError] = []  # of members that are left out
@@ -108,7 +105,7 @@ class Job:
         self._weigh(_declared(member) for member in self._members)
         self._files = array("q", bytes(8 * len(self._members)))
         self._versions = bytearray(_KEY * len(self._members))
-        failed = self._probe_remote([i for i, m in enumerate(self._members) if self._must_ask(m, linked)], keep=keep)
+        failed = self._probe([i for i, m in enumerate(self._members) if self._must_ask(m, linked)], keep=keep)
         members = self._settled(failed)
         coder = ""
         if self.bundle.compress != "stored" or self.bundle.format in CODINGS:
@@ -129,8 +126,8 @@ class Job:
         self._policy.admit(self.bundle)
         self._members = self._expanded()
         self._weigh(_declared(member) for member in self._members)
-        failed = self._probe_remote(only, keep=False)
-        return {index: failed.get(index) or self._pinned[index] for index in only}
+        failed = self._probe(only, keep=False)
+        return {index: failed.get(index) or self._said(index) for index in only}
 
     def body(self, assembly: Assembly, pieces: Iterable[bytes | Window], witness: Witness) -> Body:
         """The body over some windows, its first member opened.
@@ -163,10 +160,8 @@ class Job:
     def release(self) -> None:
         """Give up what the probes kept open, and the place among the bundles."""
         try:
-            for index in tuple(self._kept):
-                source = self._kept.pop(index, None)  # a thread that reads ahead may take it first
-                if source is not None:
-                    source.close()
+            if self._prober is not None:
+                self._prober.release()
         finally:
             if self._ticket is not None:
                 self._ticket.release()
@@ -194,10 +189,10 @@ class Job:
 
     def _source(self, index: int) -> Source:
         """The source of a member; the first time the one that was probed, if that is held open."""
-        source = self._kept.pop(index, None)
+        source = None if self._prober is None else self._prober.kept.pop(index, None)
         if source is not None:
             return source
-        return self._make_source(self._members[index], self._pinned.get(index), self._files[index])
+        return self._make_source(self._members[index], self._said(index), self._files[index])
 
     def _make_source(self, member: Member, pinned: Facts | None = None, version: int = 0) -> Source:
         """A source for a member, which checks what is declared of it wherever that can be checked."""
@@ -226,7 +221,7 @@ class Job:
             nonlocal of_paths
             content = self._members[index].content
             if isinstance(content, Url):
-                return Early.OPENING
+                return Early.NOTHING if self._held(index) else Early.OPENING
             if isinstance(content, Path):
                 if of_paths is None:
                     try:
@@ -284,6 +279,21 @@ class Job:
 
     # --- probing ---
 
+    def _probe(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
+        prober = self._prober = Prober(
+            self._members, lambda index: self._make_source(self._members[index]), self._policy, self.bundle.on_error
+        )
+        return prober.ask(asked, keep=keep)
+
+    def _held(self, index: int) -> bool:
+        """Whether a member's content came along when its source was asked."""
+        kept = None if self._prober is None else self._prober.kept.get(index)
+        return getattr(kept, "instant", False)
+
+    def _said(self, index: int) -> Facts:
+        """What a member's source has said."""
+        return _UNKNOWN if self._prober is None else self._prober.facts.get(index, _UNKNOWN)
+
     def _settled(self, failed: dict[int, MemberError]) -> Iterator[tuple[int, Member, Facts]]:
         """The members that are to be in the archive, in order, with what is known of each.
 
@@ -292,7 +302,7 @@ class Job:
         open_end = self.bundle.compress != "stored"
         for index, member in enumerate(self._members):
             error = failed.get(index)
-            facts = self._pinned.get(index, _UNKNOWN)
+            facts = self._said(index)
             if error is None and isinstance(member.content, File | Data):
                 try:
                     facts = _own_source(member.content, member, 0, self._policy).probe()
@@ -337,65 +347,6 @@ class Job:
         if content is None or isinstance(content, File | Data | Stream):
             return False
         return member.size is None or self.bundle.on_error != "abort" or (linked and isinstance(content, Path))
-
-    def _probe_remote(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
-        """Ask some members' sources, side by side; the errors of those that failed and may be left out."""
-        failed: dict[int, MemberError] = {}
-        keep = keep and len(asked) <= self._policy.held_members
-        stop = threading.Event()
-
-        def ask(index: int) -> None:
-            if stop.is_set():
-                return
-            try:
-                source = self._unpinned(index)
-                self._pinned[index] = source.probe(keep=keep)
-                if keep:
-                    self._kept[index] = source
-            except StreamwareError as error:
-                error.member, error.index = self._members[index].name, index
-                if not isinstance(error, MemberError):
-                    stop.set()
-                    raise
-                failed[index] = error
-                if self.bundle.on_error == "abort":
-                    stop.set()
-
-        serial = self._serial(asked)
-        beside = [i for i in asked if i not in serial]
-        if len(beside) < 2:
-            for index in asked:
-                ask(index)
-        else:
-            threads = min(self._policy.probe_connections, len(beside))
-            with ThreadPoolExecutor(threads, thread_name_prefix="streamware-probe") as pool:
-                answers = pool.map(ask, beside)
-                for index in asked:
-                    if index in serial:
-                        ask(index)
-                for _ in answers:
-                    pass
-        if failed and self.bundle.on_error == "abort":
-            raise failed[min(failed)] if len(failed) == 1 else MembersFailed(tuple(failed[i] for i in sorted(failed)))
-        return failed
-
-    def _unpinned(self, index: int) -> Source:
-        """The source of a member that nothing is known of yet."""
-        member = self._members[index]
-        try:
-            return self._make_source(member)
-        except StreamwareError as error:
-            error.member, error.index = member.name, index
-            raise
-
-    def _serial(self, asked: Iterable[int]) -> set[int]:
-        """Those whose source only the calling thread may use: of the paths, all or none."""
-        members = self._members
-        serial = {i for i in asked if getattr(members[i].content, "serial", False)}
-        paths = [i for i in asked if isinstance(members[i].content, Path)]
-        if paths and getattr(self._unpinned(paths[0]), "serial", False):
-            serial.update(paths)
-        return serial
 
 
 def _declared(member: Member) -> int | None:

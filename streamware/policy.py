@@ -105,6 +105,7 @@ class Policy:
     chunk_bytes: int = 256 * 1024  # one read; measured best for files and sockets
     step_bytes: int = 1024 * 1024  # what a slow client can hold in memory on ASGI
     probe_connections: int = 16  # upstreams asked at once before the head
+    held_bytes: int = 16 * 1024 * 1024  # of small members read along with the asking, in one bundle; see inline_bytes
     held_members: int = 8  # up to this many members are asked by the very GETs that then deliver them
     held_seconds: float = 20.0  # such an answer waits for its turn no longer; nginx gives one up after 60 s
     pool_connections: int = 32  # kept open per upstream host

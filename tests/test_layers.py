@@ -37,7 +37,7 @@ FLOORS = {
             sources.healing sources.proof
         """,
         # The service.
-        2: "admission service job links",
+        2: "admission service job links prober",
         # Hosts: translate in, translate out, decide nothing.
         3: """
             edge intercept held middleware resources
@@ -70,7 +70,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "coding": {"checksums", "ledger"},
     "recall": {"checksums", "ledger"},
     "walk": {"ahead", "coding", "ledger", "recall"},
-    "job": {"admission"},
+    "job": {"admission", "prober"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
     "pump": {"ahead", "ledger", "walk"},

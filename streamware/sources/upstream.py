@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from hashlib import sha256
 from typing import Protocol
 
 from streamware.errors import (
@@ -22,6 +23,7 @@ from streamware.errors import (
     SourceError,
     StreamwareError,
     UpstreamError,
+    UpstreamStatus,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -81,6 +83,8 @@ class UpstreamSource:
     sum.
     """
 
+    holds = True
+
     def __init__(
         self,
         client: Client,
@@ -104,12 +108,17 @@ class UpstreamSource:
         self._proved = proved
         self._seen: dict[int, str] = {}  # place -> validator it showed
         self._kept: tuple[Exchange, Facts, float] | None = None
+        self._held: bytes | None = None  # all of the content
         self._opening: Stop | None = None
         self._aborted = False
 
-    def probe(self, *, keep: bool = False) -> Facts:
+    @property
+    def instant(self) -> bool:
+        return self._held is not None
+
+    def probe(self, *, keep: bool = False, hold: int = 0) -> Facts:
         """Ask with HEAD, and with GET where that says too little or anything bad; with ``keep`` with GET at once, as
-        long as there are answers to spare.
+        long as there are answers to spare; with ``hold`` for so many bytes, which may be all there are.
 
         :raises MemberError: neither the URL nor any mirror gives what was promised.
         """
@@ -119,6 +128,10 @@ class UpstreamSource:
 
         def attempt(place: int) -> Facts:
             with self._counted(stop):
+                if hold:
+                    facts = self._read_along(place, hold, stop)
+                    if facts is not None:
+                        return facts
                 return self._probe(place, keep, stop)
 
         return self._tries(stop).open(attempt)
@@ -141,6 +154,9 @@ class UpstreamSource:
             raise SizeMismatch(f"{start + (length or 0)} bytes are wanted of {size}")
         if length == 0 and (start or size):
             return BytesBody()
+        held, self._held = self._held, None
+        if held is not None and start == 0 and length in (None, len(held)):
+            return BytesBody(held)
         stop = self._stopped()
         tries = self._tries(stop)
         chunks = None
@@ -164,7 +180,8 @@ class UpstreamSource:
             opening.set()
 
     def close(self) -> None:
-        """Give up what ``probe(keep=True)`` kept. Idempotent."""
+        """Give up what ``probe()`` kept. Idempotent."""
+        self._held = None
         kept, self._kept = self._kept, None
         if kept is not None:
             kept[0].discard()
@@ -219,6 +236,41 @@ class UpstreamSource:
         else:
             exchange.discard()
         return facts
+
+    def _read_along(self, place: int, most: int, stop: Stop) -> Facts | None:
+        """Ask for the first bytes, and hold them if they are all; None: it is to be asked in another way.
+
+        One that is not so small costs these bytes in vain, and its connection only where a server knows no ranges.
+        """
+        try:
+            exchange = self._ask("GET", place, {"Range": f"bytes=0-{most - 1}"}, stop)
+            head = exchange.head
+            try:
+                facts = facts_of_part(head, 0, most, at_most=True) if head.status == 206 else self._whole(head)
+                self._check(place, head, facts)
+            except BaseException:
+                exchange.discard()
+                raise
+        except (UpstreamTimeout, UpstreamUnreachable, SourceError):
+            raise
+        except MemberError as error:
+            if isinstance(error, UpstreamStatus) and error.upstream_status != 416:  # so an empty one is answered
+                raise
+            return None
+        size = facts.size
+        if size is None or (head.status == 200 and size > most):
+            exchange.discard()
+            return self._settled(place, facts)
+        chunks = self._chunks(exchange, min(size, most))
+        try:
+            data = b"".join(chunks)
+        except (UpstreamError, SizeMismatch):
+            return None
+        finally:
+            chunks.close()
+        if size <= most and facts.digest in (None, sha256(data).digest()):
+            self._held = data
+        return self._settled(place, facts)
 
     def _ask_head(self, place: int, stop: Stop) -> Facts | None:
         """What HEAD says, if it is good and of use; it never decides alone, as many servers give it little thought."""

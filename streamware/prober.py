@@ -1,0 +1,137 @@
+"""What members' sources say before the head is sent: asked side by side, small ones read along with the asking.
+
+The rules of this file: an answer that says how large a member is can as well bring it, if it is small, so that nobody
+is asked twice; what is held that way, or held open, is bounded; and what a source said is noted for its opening.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from streamware.errors import MemberError, MembersFailed, StreamwareError
+from streamware.model import Facts, Member, OnError, Path, Source
+from streamware.policy import Policy
+
+__all__ = ["Prober"]
+
+# Nothing of the archive leaves meanwhile. After so long the others are asked for their size alone.
+_READ_SECONDS = 2.0
+_DOUBT = 16  # so many more members than were small turned out large: the same then
+
+
+class Prober:
+    """Asks once for a bundle.
+
+    :param source_of: makes the source of a member, by its index, of which nothing is known yet; may raise
+        StreamwareError.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], source_of: Callable[[int], Source], policy: Policy, on_error: OnError
+    ) -> None:
+        self.facts: dict[int, Facts] = {}  # what each source said
+        self.kept: dict[int, Source] = {}  # those that hold an open answer, or all of their content
+        self._members = members
+        self._source_of = source_of
+        self._policy = policy
+        self._aborts = on_error == "abort"
+        self._failed: dict[int, MemberError] = {}
+        self._keeps = False
+        self._stop = threading.Event()
+        self._lock = threading.Lock()  # guards the two below
+        self._room = 0  # bytes that may still be held
+        self._until = 0.0
+        self._doubt = 0
+
+    def ask(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
+        """Ask some members' sources; the errors of those that failed and may be left out.
+
+        :param keep: their content is wanted next: few are asked by the very GETs that then deliver it, of many the
+            small ones are read at once.
+        :raises StreamwareError: a member fails that may not be left out.
+        """
+        self._keeps = keep and len(asked) <= self._policy.held_members
+        self._room = self._policy.held_bytes if keep and not self._keeps else 0
+        self._until = time.monotonic() + _READ_SECONDS
+        serial = self._serial(asked)
+        beside = [i for i in asked if i not in serial]
+        if len(beside) < 2:
+            for index in asked:
+                self._ask(index)
+        else:
+            threads = min(self._policy.probe_connections, len(beside))
+            with ThreadPoolExecutor(threads, thread_name_prefix="streamware-probe") as pool:
+                answers = pool.map(self._ask, beside)
+                for index in asked:
+                    if index in serial:
+                        self._ask(index)
+                for _ in answers:
+                    pass
+        failed = self._failed
+        if failed and self._aborts:
+            raise failed[min(failed)] if len(failed) == 1 else MembersFailed(tuple(failed[i] for i in sorted(failed)))
+        return failed
+
+    def release(self) -> None:
+        """Give up what is kept."""
+        for index in tuple(self.kept):
+            source = self.kept.pop(index, None)  # a thread that reads ahead may take it first
+            if source is not None:
+                source.close()
+
+    def _ask(self, index: int) -> None:
+        if self._stop.is_set():
+            return
+        try:
+            source = self._unpinned(index)
+            if getattr(source, "holds", False):
+                self.facts[index] = self._read_along(index, source)
+            else:
+                self.facts[index] = source.probe(keep=self._keeps)
+            if self._keeps:
+                self.kept[index] = source
+        except StreamwareError as error:
+            error.member, error.index = self._members[index].name, index
+            if not isinstance(error, MemberError):
+                self._stop.set()
+                raise
+            self._failed[index] = error
+            if self._aborts:
+                self._stop.set()
+
+    def _read_along(self, index: int, source: Source) -> Facts:
+        most = self._policy.inline_bytes
+        with self._lock:
+            hold = most if self._room >= most and self._doubt <= _DOUBT and time.monotonic() < self._until else 0
+            self._room -= hold
+        held = 0
+        try:
+            facts: Facts = source.probe(keep=self._keeps, hold=hold)  # type: ignore[call-arg]  # see Source
+            if hold and getattr(source, "instant", False):
+                held = facts.size or 0
+                self.kept[index] = source
+        finally:
+            with self._lock:
+                self._room += hold - held
+                if hold:
+                    self._doubt += -1 if held else 1
+        return facts
+
+    def _unpinned(self, index: int) -> Source:
+        try:
+            return self._source_of(index)
+        except StreamwareError as error:
+            error.member, error.index = self._members[index].name, index
+            raise
+
+    def _serial(self, asked: Iterable[int]) -> set[int]:
+        """Those whose source only the calling thread may use: of the paths, all or none."""
+        members = self._members
+        serial = {i for i in asked if getattr(members[i].content, "serial", False)}
+        paths = [i for i in asked if isinstance(members[i].content, Path)]
+        if paths and getattr(self._unpinned(paths[0]), "serial", False):
+            serial.update(paths)
+        return serial
