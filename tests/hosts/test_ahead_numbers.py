@@ -21,7 +21,7 @@ from tests.hosts.servers import ROOT, Server, gunicorn, uvicorn
 
 MEMBERS = 500
 IDEAL = -(-MEMBERS // 16) * SECONDS  # seconds, over 16 connections
-NOISY = 1.5  # what a busy machine may take of it; a quiet one takes less than 1.1
+NOISY = 1.5  # what a busy machine may take of it; a quiet one takes 1.1 or less
 
 
 @pytest.fixture(scope="module")
@@ -70,8 +70,10 @@ def test_500_small_members_of_a_late_upstream(kind: str, form: str, upstream: st
             return seconds
 
         took(None, 2)  # a process that has just started is not what is measured
-        given = took(len(BODY)) / IDEAL
-        asked = took(None) / IDEAL  # as small as they are, whoever is asked for the size gives the bytes along with it
+        # Whatever else the machine does makes it slower, never faster: the best of three tells.
+        given = min(took(len(BODY)) for _ in range(3)) / IDEAL
+        # As small as they are, whoever is asked for the size gives the bytes along with it.
+        asked = min(took(None) for _ in range(3)) / IDEAL
     print(f"{MEMBERS} members, {kind}, {form}: {given:.2f} of the ideal {IDEAL:.2f} s; sizes asked for: {asked:.2f}")
     assert given < NOISY
     assert asked < NOISY
