@@ -144,8 +144,8 @@ def _first(errors: list[MemberError]) -> MemberError:
 class Reading(Protocol):
     """What gives the answers for one run of a member's bytes, and vouches that they are of one version."""
 
-    def joins(self) -> bool:
-        """Whether bytes of another answer may follow those that were given."""
+    def joins(self, given: int) -> bool:
+        """Whether bytes of another answer may follow the first ``given``."""
 
     def again(self, place: int, given: int, until: float) -> UpstreamChunks:
         """The bytes after the first ``given``, from one of the places. Raises MemberError."""
@@ -195,7 +195,7 @@ class HealingChunks:
 
     def _heals(self) -> bool:
         """Whether another answer may go on where this one breaks off."""
-        return monotonic() <= self._tries.ends and (not self._given or self._reading.joins())
+        return monotonic() <= self._tries.ends and (not self._given or self._reading.joins(self._given))
 
     def _healed(self, error: UpstreamError | SizeMismatch) -> bytes:
         """The next piece from another answer; b"" if that shows that nothing was missing.

@@ -26,7 +26,7 @@ from streamware.errors import (
     UpstreamUnreachable,
 )
 from streamware.exchange import Exchange, Stop, UpstreamChunks
-from streamware.heads import Head, facts_of_part, facts_of_whole, refusal, same_version
+from streamware.heads import Head, facts_of_part, facts_of_whole, framed_length, refusal, same_version
 from streamware.model import Chunks, Facts, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody
@@ -268,7 +268,8 @@ class UpstreamSource:
         if start == 0 and (length is None or size is None or length == size):
             exchange, facts = self._get(place, stop)
             self._continue_from(facts)
-            return self._chunks(exchange, length if length is not None else self._size)
+            promise = length if length is not None else self._size
+            return self._chunks(exchange, promise, ends=self._ends(exchange, promise))
         end = size if length is None else start + length
         pin = self._pin
         if start and not is_strong(pin) and self._given_size is None:
@@ -308,14 +309,30 @@ class UpstreamSource:
             raise
         self._settled(place, facts)
         end = facts.size if end is None else end
-        return self._chunks(exchange, None if end is None else end - start, skip=skip, until=until), facts
+        promise = None if end is None else end - start
+        return self._chunks(exchange, promise, ends=self._ends(exchange, end), skip=skip, until=until), facts
 
     def _chunks(
-        self, exchange: Exchange, promise: int | None, *, skip: int = 0, until: float | None = None
+        self, exchange: Exchange, promise: int | None, *, ends: bool, skip: int = 0, until: float | None = None
     ) -> UpstreamChunks:
         self._client.opened()
-        failed = self._client.failed
-        return UpstreamChunks(exchange, promise, self._policy.chunk_bytes, skip=skip, until=until, failed=failed)
+        return UpstreamChunks(
+            exchange,
+            promise,
+            self._policy.chunk_bytes,
+            ends=ends,
+            skip=skip,
+            until=until,
+            failed=self._client.failed,
+        )
+
+    def _ends(self, exchange: Exchange, stop: int | None) -> bool:
+        """Whether only an answer's end at ``stop`` shows that it is as long as it should be: it does not say, and no
+        checksum will.
+        """
+        if self._proved or stop is None or stop != self._size:
+            return False
+        return exchange.head.status == 200 and framed_length(exchange.head) is None
 
     def _kept_chunks(self, promise: int | None) -> UpstreamChunks | None:
         """The kept answer with its first bytes read; None if its connection died while it waited."""
@@ -326,7 +343,13 @@ class UpstreamSource:
             # the same version can be proved, so it is the safer of the two.
             exchange.discard()
             return None
-        chunks = UpstreamChunks(exchange, promise, self._policy.chunk_bytes, failed=self._client.failed)
+        chunks = UpstreamChunks(
+            exchange,
+            promise,
+            self._policy.chunk_bytes,
+            ends=self._ends(exchange, promise),
+            failed=self._client.failed,
+        )
         try:
             chunks.start()
         except (UpstreamError, SizeMismatch):
@@ -376,7 +399,12 @@ class _Reading:
         self._pin = pin  # the validator of the bytes given so far
         self._proved = proved
 
-    def joins(self) -> bool:
+    def joins(self, given: int) -> bool:
+        size, wanted = self._source._size, self._length
+        if wanted is None and size is not None:
+            wanted = size - self._start
+        if given == wanted:  # nothing is missing
+            return False
         return self._proved or is_strong(self._pin)
 
     def again(self, place: int, given: int, until: float) -> UpstreamChunks:

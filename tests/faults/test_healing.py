@@ -185,7 +185,8 @@ def test_a_body_breaks_more_than_once_and_goes_round(client: Upstream) -> None:
 def test_a_url_that_breaks_off_again_and_again_gives_way_to_a_mirror(client: Upstream) -> None:
     """Each of its answers gives a little, so that it never fails at once; its tries must not be all there are."""
     whole = content(DATA)
-    scripts = {"/a": cut(whole, "short", 20_000), "/b": cut(whole, "short", 0), "/c": cut(whole, "short", 9), "/d": whole}
+    scripts = {path: cut(whole, "short", at) for path, at in (("/a", 20_000), ("/b", 0), ("/c", 9))}
+    scripts["/d"] = whole
     with ScriptedUpstream(scripts) as upstream:
         assert read(opened(client, upstream.url("/a"), upstream.url("/d"))) == DATA
         assert upstream.asked == ["GET /a", "GET /a", "GET /d"]
