@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Protocol
 
-from streamware.errors import BodyClosed, SizeMismatch, StreamwareError, UpstreamTimeout
+from streamware.errors import BodyClosed, SizeMismatch, StreamwareError, UpstreamError, UpstreamTimeout
 from streamware.heads import Head
 
 __all__ = ["Exchange", "Stop", "UpstreamChunks"]
@@ -92,12 +92,13 @@ class UpstreamChunks:
     """The bytes of one answer as they come: ``Chunks``, and a ``ReplyBody`` too.
 
     :param length: bytes it gives, exactly; None: as many as there are until the answer ends.
+    :param ends: the body must end behind these bytes, which its head does not say.
     :param skip: bytes to throw away first; ``until`` is the time (``monotonic``) by which that must be done.
     :param failed: called if the body breaks off.
     """
 
     __slots__ = (
-        *("_aborted", "_chunk_bytes", "_closed", "_exchange", "_failed", "_first", "_left", "_skip", "_until"),
+        *("_aborted", "_chunk_bytes", "_closed", "_ends", "_exchange", "_failed", "_first", "_left", "_skip", "_until"),
         "length",
     )
 
@@ -107,6 +108,7 @@ class UpstreamChunks:
         length: int | None,
         chunk_bytes: int,
         *,
+        ends: bool = False,
         skip: int = 0,
         until: float | None = None,
         failed: Callable[[], None] | None = None,
@@ -115,6 +117,7 @@ class UpstreamChunks:
         self._exchange = exchange
         self._chunk_bytes = chunk_bytes
         self._left = length
+        self._ends = ends
         self._skip = skip
         self._until = until
         self._failed = failed
@@ -139,6 +142,8 @@ class UpstreamChunks:
         if self._aborted:
             raise BodyClosed("read after abort()")
         if self._left == 0:
+            if self._ends and not self._closed:
+                self._prove_end()
             self.close()
             raise StopIteration
         if self._closed:
@@ -201,6 +206,21 @@ class UpstreamChunks:
         except BaseException:
             self.close()
             raise
+
+    def _prove_end(self) -> None:
+        """See that nothing follows. An end that does not come, or comes badly, takes nothing from what is there."""
+        try:
+            more = self._exchange.read(1)
+        except UpstreamError:
+            more = b""
+        if self._aborted:
+            self.close()
+            raise BodyClosed("ended by abort()")
+        if more:
+            self.close()
+            if self._failed is not None:
+                self._failed()
+            raise SizeMismatch(f"{self.url}: the body goes on behind the promised {self.length} bytes")
 
     def _wanted(self, most: int) -> bytes:
         piece = self._exchange.read(min(most, self._chunk_bytes))

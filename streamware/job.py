@@ -346,7 +346,8 @@ class Job:
         content = member.content
         if content is None or isinstance(content, File | Data | Stream):
             return False
-        return member.size is None or self.bundle.on_error != "abort" or (linked and isinstance(content, Path))
+        # Of an empty one nothing is ever opened, so that nobody would see that it is missing, or not empty at all.
+        return not member.size or self.bundle.on_error != "abort" or (linked and isinstance(content, Path))
 
 
 def _declared(member: Member) -> int | None:

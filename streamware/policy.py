@@ -95,7 +95,7 @@ class Policy:
     # An upstream that gives less than this many bytes a second, over that many seconds of waiting for it, has stalled.
     min_rate_bytes: int = 1024
     min_rate_seconds: float = 30.0
-    max_tries: int = 5  # of one member: its first opening, and every one after that
+    max_tries: int = 5  # openings of one member without progress, the first included; 1 MiB from one is progress
     retry_pause_seconds: float = 0.2  # before the first new try; doubled each time, jittered, never above the next
     max_retry_pause_seconds: float = 5.0
     heal_seconds: float = 60.0  # from where a member broke off until its next byte

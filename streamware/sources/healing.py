@@ -13,7 +13,7 @@ from random import uniform
 from time import monotonic
 from typing import Protocol, TypeVar
 
-from streamware.errors import BodyClosed, MemberError, SizeMismatch, UpstreamError, UpstreamTimeout
+from streamware.errors import BodyClosed, MemberError, SizeMismatch, UpstreamError, UpstreamStatus, UpstreamTimeout
 from streamware.exchange import Stop, UpstreamChunks
 from streamware.policy import Policy
 
@@ -22,6 +22,7 @@ __all__ = ["HealingChunks", "Reading", "Tries"]
 _log = logging.getLogger("streamware")
 
 _OPENING_TURNS = 3  # how often a member's places are gone through before its first byte
+_PROGRESS_BYTES = 1 << 20  # what an opening must give to be none that is counted against the member
 
 _T = TypeVar("_T")
 
@@ -37,6 +38,7 @@ class Tries:
         self.place = 0  # the last that gave an answer
         self.ends = monotonic() + policy.member_seconds
         self._left = policy.max_tries
+        self._breaks = 0  # since the last opening that got on
         self._places = places
         self._lost: set[int] = set()
         self._policy = policy
@@ -50,13 +52,21 @@ class Tries:
         """
         return self._seek(attempt, range(_OPENING_TURNS), monotonic() + self._policy.connect_timeout_seconds, [])
 
-    def reopen(self, attempt: Callable[[int], _T], error: MemberError) -> _T:
-        """The first success after a body broke off: the same place first, then the others in turn.
+    def reopen(self, attempt: Callable[[int], _T], error: MemberError, *, got: int) -> _T:
+        """The first success after a body broke off ``got`` bytes behind its last opening.
+
+        The same place comes first, then the others in turn; if it is the second time that so little came, the others
+        come first. Whoever gets on has its tries anew.
 
         :raises MemberError: ``error`` itself, with the others in its detail.
         """
+        if got >= _PROGRESS_BYTES:
+            self._left = self._policy.max_tries - 1  # the opening that got so far is the first
+            self._breaks = 0
+        self._breaks += 1
+        first = self.place if self._breaks == 1 else (self.place + 1) % self._places
         try:
-            return self._seek(attempt, count(1), self.until(), [error])
+            return self._seek(attempt, count(1), self.until(), [error], first)
         finally:
             del error  # an error that a frame of its own traceback holds would keep all of theirs
 
@@ -64,8 +74,16 @@ class Tries:
         """The time by which a body that breaks off now must go on."""
         return min(monotonic() + self._policy.heal_seconds, self.ends)
 
-    def _seek(self, attempt: Callable[[int], _T], turns: Iterable[int], until: float, errors: list[MemberError]) -> _T:
-        order = [*range(self.place, self._places), *range(self.place)]
+    def _seek(
+        self,
+        attempt: Callable[[int], _T],
+        turns: Iterable[int],
+        until: float,
+        errors: list[MemberError],
+        first: int = 0,
+    ) -> _T:
+        order = [*range(first, self._places), *range(first)]
+        broke = bool(errors)
         earliest = {place: 0.0 for place in order if place not in self._lost}
         try:
             if self._stop.is_set:
@@ -90,7 +108,7 @@ class Tries:
                         if self._stop.is_set:
                             raise BodyClosed("ended by abort()") from error
                         errors.append(error)
-                        if error.passing:
+                        if error.passing or (broke and _stumbled(error)):
                             earliest[place] = monotonic() + (error.retry_after or 0)
                         else:
                             self._lost.add(place)
@@ -112,6 +130,11 @@ class Tries:
         return min(full, self._policy.max_retry_pause_seconds) * uniform(0.5, 1.0)
 
 
+def _stumbled(error: MemberError) -> bool:
+    """Whether it is an error of a server's own: one that has given a member's beginning will get over it."""
+    return isinstance(error, UpstreamStatus) and error.upstream_status >= 500
+
+
 def _first(errors: list[MemberError]) -> MemberError:
     first, *others = errors
     first.detail = "; then ".join((first.detail, *(error.detail for error in others)))
@@ -121,8 +144,8 @@ def _first(errors: list[MemberError]) -> MemberError:
 class Reading(Protocol):
     """What gives the answers for one run of a member's bytes, and vouches that they are of one version."""
 
-    def joins(self) -> bool:
-        """Whether bytes of another answer may follow those that were given."""
+    def joins(self, given: int) -> bool:
+        """Whether bytes of another answer may follow the first ``given``."""
 
     def again(self, place: int, given: int, until: float) -> UpstreamChunks:
         """The bytes after the first ``given``, from one of the places. Raises MemberError."""
@@ -134,7 +157,7 @@ class HealingChunks:
     :param chunks: of the first answer.
     """
 
-    __slots__ = ("_chunks", "_given", "_reading", "_stop", "_tries")
+    __slots__ = ("_chunks", "_given", "_opened_at", "_reading", "_stop", "_tries")
 
     def __init__(self, chunks: UpstreamChunks, reading: Reading, tries: Tries, stop: Stop) -> None:
         self._chunks = chunks
@@ -142,6 +165,7 @@ class HealingChunks:
         self._tries = tries
         self._stop = stop
         self._given = 0
+        self._opened_at = 0  # what was given before the last opening
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -171,7 +195,7 @@ class HealingChunks:
 
     def _heals(self) -> bool:
         """Whether another answer may go on where this one breaks off."""
-        return monotonic() <= self._tries.ends and (not self._given or self._reading.joins())
+        return monotonic() <= self._tries.ends and (not self._given or self._reading.joins(self._given))
 
     def _healed(self, error: UpstreamError | SizeMismatch) -> bytes:
         """The next piece from another answer; b"" if that shows that nothing was missing.
@@ -190,7 +214,8 @@ class HealingChunks:
         try:
             if not self._heals():
                 raise error
-            piece = self._tries.reopen(attempt, error)
+            got, self._opened_at = self._given - self._opened_at, self._given
+            piece = self._tries.reopen(attempt, error, got=got)
         finally:
             del error  # see Tries.reopen()
         _log.warning("a member broke off at byte %d and went on from %s: %s", self._given, self._chunks.url, cause)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
 from typing import Protocol
@@ -28,7 +28,7 @@ from streamware.errors import (
     UpstreamUnreachable,
 )
 from streamware.exchange import Exchange, Stop, UpstreamChunks
-from streamware.heads import Head, facts_of_part, facts_of_whole, refusal, same_version
+from streamware.heads import Head, facts_of_part, facts_of_whole, framed_length, refusal, same_version
 from streamware.model import Chunks, Facts, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody
@@ -225,12 +225,16 @@ class UpstreamSource:
             raise SourceError(f"the function that makes a URL gave one that cannot be asked: {error}") from error
 
     def _probe(self, place: int, keep: bool, stop: Stop) -> Facts:
-        if not keep:
+        if not keep and self._size != 0:
             facts = self._ask_head(place, stop)
             if facts is not None:
                 return self._settled(place, facts)
         exchange, facts = self._get(place, stop)
-        if keep:
+        if facts.size == 0:  # it will not be opened, so here is where it must show
+            with closing(self._chunks(exchange, None, ends=False)) as chunks:
+                if next(chunks, b""):
+                    raise SizeMismatch(f"{exchange.head.url}: there are bytes, and 0 were promised")
+        elif keep:
             self._kept = exchange, facts, time.monotonic()
             self._client.opened()
         else:
@@ -320,7 +324,8 @@ class UpstreamSource:
         if start == 0 and (length is None or size is None or length == size):
             exchange, facts = self._get(place, stop)
             self._continue_from(facts)
-            return self._chunks(exchange, length if length is not None else self._size)
+            promise = length if length is not None else self._size
+            return self._chunks(exchange, promise, ends=self._ends(exchange, promise))
         end = size if length is None else start + length
         pin = self._pin
         if start and not is_strong(pin) and self._given_size is None:
@@ -360,14 +365,30 @@ class UpstreamSource:
             raise
         self._settled(place, facts)
         end = facts.size if end is None else end
-        return self._chunks(exchange, None if end is None else end - start, skip=skip, until=until), facts
+        promise = None if end is None else end - start
+        return self._chunks(exchange, promise, ends=self._ends(exchange, end), skip=skip, until=until), facts
 
     def _chunks(
-        self, exchange: Exchange, promise: int | None, *, skip: int = 0, until: float | None = None
+        self, exchange: Exchange, promise: int | None, *, ends: bool, skip: int = 0, until: float | None = None
     ) -> UpstreamChunks:
         self._client.opened()
-        failed = self._client.failed
-        return UpstreamChunks(exchange, promise, self._policy.chunk_bytes, skip=skip, until=until, failed=failed)
+        return UpstreamChunks(
+            exchange,
+            promise,
+            self._policy.chunk_bytes,
+            ends=ends,
+            skip=skip,
+            until=until,
+            failed=self._client.failed,
+        )
+
+    def _ends(self, exchange: Exchange, stop: int | None) -> bool:
+        """Whether only an answer's end at ``stop`` shows that it is as long as it should be: it does not say, and no
+        checksum will.
+        """
+        if self._proved or stop is None or stop != self._size:
+            return False
+        return exchange.head.status == 200 and framed_length(exchange.head) is None
 
     def _kept_chunks(self, promise: int | None) -> UpstreamChunks | None:
         """The kept answer with its first bytes read; None if its connection died while it waited."""
@@ -378,7 +399,13 @@ class UpstreamSource:
             # the same version can be proved, so it is the safer of the two.
             exchange.discard()
             return None
-        chunks = UpstreamChunks(exchange, promise, self._policy.chunk_bytes, failed=self._client.failed)
+        chunks = UpstreamChunks(
+            exchange,
+            promise,
+            self._policy.chunk_bytes,
+            ends=self._ends(exchange, promise),
+            failed=self._client.failed,
+        )
         try:
             chunks.start()
         except (UpstreamError, SizeMismatch):
@@ -428,7 +455,12 @@ class _Reading:
         self._pin = pin  # the validator of the bytes given so far
         self._proved = proved
 
-    def joins(self) -> bool:
+    def joins(self, given: int) -> bool:
+        size, wanted = self._source._size, self._length
+        if wanted is None and size is not None:
+            wanted = size - self._start
+        if given == wanted:  # nothing is missing
+            return False
         return self._proved or is_strong(self._pin)
 
     def again(self, place: int, given: int, until: float) -> UpstreamChunks:

@@ -246,10 +246,13 @@ def test_head_never_decides_alone(lie: str, world: World) -> None:
     assert set(members_of(got).values()) == {TEXT}
 
 
-@pytest.mark.case(18)
-def test_more_than_was_promised_is_cut_off(world: World) -> None:
-    got = world.one(content(TEXT + b"and more", chunked=True, head=False), size=len(TEXT))
+@pytest.mark.case(12, 18)
+def test_more_than_was_promised_is_cut_off_where_a_checksum_proves_the_rest(world: World) -> None:
+    longer = content(TEXT + b"and more", chunked=True, head=False)
+    got = world.one(longer, size=len(TEXT), crc32=f"{zlib.crc32(TEXT):08x}")
     assert members_of(got)["odd"] == TEXT
+    got = world.one(longer, size=len(TEXT))
+    assert got.broken, got
 
 
 @pytest.mark.case(20)

@@ -178,7 +178,31 @@ def test_a_body_breaks_more_than_once_and_goes_round(client: Upstream) -> None:
     }
     with ScriptedUpstream(scripts) as upstream:
         assert read(opened(client, upstream.url("/a"), upstream.url("/b"))) == DATA
-        assert upstream.asked == ["GET /a", "GET /a", "GET /b", "GET /b", "GET /a"]
+        assert upstream.asked == ["GET /a", "GET /a", "GET /b", "GET /a"]
+
+
+@pytest.mark.case(17)
+def test_a_url_that_breaks_off_again_and_again_gives_way_to_a_mirror(client: Upstream) -> None:
+    """Each of its answers gives a little, so that it never fails at once; its tries must not be all there are."""
+    whole = content(DATA)
+    scripts = {path: cut(whole, "short", at) for path, at in (("/a", 20_000), ("/b", 0), ("/c", 9))}
+    scripts["/d"] = whole
+    with ScriptedUpstream(scripts) as upstream:
+        assert read(opened(client, upstream.url("/a"), upstream.url("/d"))) == DATA
+        assert upstream.asked == ["GET /a", "GET /a", "GET /d"]
+    with ScriptedUpstream(scripts) as upstream:
+        assert read(opened(client, *(upstream.url(f"/{path}") for path in "abcd"))) == DATA
+        assert upstream.asked == ["GET /a", "GET /a", "GET /b", "GET /c", "GET /d"]
+
+
+@pytest.mark.case(4, 17)
+def test_a_server_that_stumbles_over_the_rest_is_asked_again(client: Upstream) -> None:
+    """It gave the beginning; where nothing was given yet, a 500 is its word."""
+    stumbles: Script = lambda request, peer: peer.send(answer(b"oops", status="500 Oops"))  # noqa: E731
+    whole = content(DATA)
+    with ScriptedUpstream(in_turn(cut(whole, "short", 50_000), stumbles, stumbles, whole)) as upstream:
+        assert read(opened(client, upstream.url())) == DATA
+        assert len(upstream.requests) == 4
 
 
 def test_a_window_goes_on_to_its_own_end(client: Upstream) -> None:
@@ -333,6 +357,26 @@ def test_tries_are_bounded(client: Upstream, tally: Tally) -> None:
         assert got == DATA[: 5 * 10_000]
         assert len(upstream.requests) == 5
         assert (tally.opened, tally.retries, tally.failures) == (5, 4, 5)
+
+
+@pytest.mark.case(17)
+def test_a_body_that_gets_on_has_its_tries_anew(client: Upstream, tally: Tally) -> None:
+    """A server that ends every answer after some minutes, or after its client's, ends no large member."""
+    data = random.Random(6).randbytes(24 << 20)
+    with ScriptedUpstream(cut(content(data), "short", 2 << 20)) as upstream:
+        assert read(opened(client, upstream.url())) == data
+        assert len(upstream.requests) == 12
+        assert (tally.retries, tally.failures) == (11, 11)
+
+
+@pytest.mark.case(17)
+def test_what_was_given_before_the_last_opening_is_no_progress(client: Upstream) -> None:
+    data = random.Random(7).randbytes(4 << 20)
+    whole = content(data)
+    with ScriptedUpstream(in_turn(cut(whole, "short", 3 << 20), cut(whole, "short", 10_000))) as upstream:
+        got, _ = fails(opened(client, upstream.url()), MemberError)
+        assert got == data[: (3 << 20) + 4 * 10_000]
+        assert len(upstream.requests) == 5
 
 
 @pytest.mark.case(1)

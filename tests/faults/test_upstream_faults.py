@@ -52,8 +52,8 @@ def hasty(tally: Tally) -> Iterator[Upstream]:
         yield upstream
 
 
-def source(client: Upstream, url: str, *, size: int | None = None) -> UpstreamSource:
-    return client.source(Url(url, trusted=True), size=size)
+def source(client: Upstream, url: str, *, size: int | None = None, proved: bool = False) -> UpstreamSource:
+    return client.source(Url(url, trusted=True), size=size, proved=proved)
 
 
 def got_before(chunks: Chunks, error: type[Exception]) -> bytes:
@@ -365,7 +365,9 @@ def test_a_long_body_is_cut_at_the_promise(client: Upstream, caplog: pytest.LogC
             peer.send(answer(body, CHUNKED, length=None))
 
         with ScriptedUpstream(script) as upstream:
-            assert read(source(client, upstream.url(), size=5).open(0, None)) == b"hello"
+            assert read(source(client, upstream.url(), size=5, proved=True).open(0, None)) == b"hello"
+            upstream.wait_closed()
+            assert got_before(source(client, upstream.url(), size=5).open(0, None), SizeMismatch) in (b"hello", b"hel")
             upstream.wait_closed()
     assert "more bytes came" in caplog.text
 

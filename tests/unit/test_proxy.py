@@ -364,7 +364,9 @@ def test_a_chunked_body_of_given_size_is_counted(client: Upstream, caplog: pytes
         with pytest.raises(SizeMismatch):
             whole(client.source(url, size=len(TEXT) + 1))
         assert not caplog.messages
-        assert whole(client.source(url, size=len(TEXT) - 1)) == TEXT[:-1]
+        with pytest.raises(SizeMismatch):
+            whole(client.source(url, size=len(TEXT) - 1))
+        assert whole(client.source(url, size=len(TEXT) - 1, proved=True)) == TEXT[:-1]  # its checksum will tell
         assert "more bytes came" in caplog.text
         upstream.wait_closed(1)
 
@@ -378,7 +380,7 @@ def test_a_last_chunk_that_is_there_saves_the_connection(client: Upstream) -> No
         assert upstream.connections == 1
 
 
-def test_the_end_of_a_chunked_body_is_not_waited_for(client: Upstream) -> None:
+def test_the_end_of_a_chunked_body_is_not_waited_for_where_a_checksum_tells(client: Upstream) -> None:
     def script(request: Request, peer: Peer) -> None:
         peer.send(answer(b"", "Transfer-Encoding: chunked", length=None))
         peer.send(b"5\r\nhello\r\n")
@@ -386,7 +388,7 @@ def test_the_end_of_a_chunked_body_is_not_waited_for(client: Upstream) -> None:
 
     with ScriptedUpstream(script) as upstream:
         started = time.monotonic()
-        assert whole(client.source(trusted(upstream.url()), size=5)) == b"hello"
+        assert whole(client.source(trusted(upstream.url()), size=5, proved=True)) == b"hello"
         assert time.monotonic() - started < 1
         upstream.wait_closed()
 
@@ -399,9 +401,9 @@ def test_a_close_delimited_body_needs_a_given_size(client: Upstream) -> None:
     with ScriptedUpstream(script) as upstream:
         url = trusted(upstream.url())
         assert whole(client.source(url, size=len(TEXT))) == TEXT
-        assert whole(client.source(url, size=len(TEXT) - 9)) == TEXT[:-9]
-        with pytest.raises(SizeMismatch):
-            whole(client.source(url, size=len(TEXT) + 1))
+        for size in (len(TEXT) - 9, len(TEXT) + 1):
+            with pytest.raises(SizeMismatch):
+                whole(client.source(url, size=size))
         with pytest.raises(UpstreamError):
             client.source(url).open(0, None)
 
