@@ -265,7 +265,7 @@ class UpstreamSource:
         if size is None or (head.status == 200 and size > most):
             exchange.discard()
             return self._settled(place, facts)
-        chunks = self._chunks(exchange, min(size, most))
+        chunks = self._chunks(exchange, min(size, most), ends=False)
         try:
             data = b"".join(chunks)
         except (UpstreamError, SizeMismatch):
