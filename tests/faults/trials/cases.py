@@ -44,6 +44,9 @@ class Trial:
     sound: list[dict[str, object]] = field(default_factory=list)
     scripts: dict[str, dict[str, Origin]] = field(default_factory=lambda: {"main": {}, "mirror": {}, "sound": {}})
     told: list[str] = field(default_factory=list)
+    # Contents that may stand in the place of those in ``members``: of versions that came before any byte of the member
+    # had gone out, where nobody had asked about it before the head, so that nothing had been promised but its size.
+    later: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def manifest(self) -> Mapping[str, object]:
@@ -150,6 +153,8 @@ def _strike(
         main.acts = (broken, rng.choice(["other", "other-part"]))
         main.always = True
         heals_itself = False
+        if entry.get("size") == len(main.other.data):
+            trial.later[str(entry["name"])] = main.other.data
     elif fault == "refused":
         entry["url"] = f"{places.nobody}{path}"
         opening, heals_itself = True, False
@@ -170,7 +175,8 @@ def _strike(
     if urls:
         entry["mirrors"] = urls
     joined = strong and bool({"same", "whole"} & set(mirrors))
-    fresh = opening and bool({"same", "whole", "other tag"} & set(mirrors))
+    # A mirror that breaks off is as good for an opening as one that does not, and what follows is to be joined.
+    fresh = opening and [kind for kind in mirrors if kind != "down"][:1] not in ([], ["broken"])
     healable = joined or fresh or (heals_itself and strong and main.ranges)
     trial.healable = trial.healable and healable
     what = f"{', '.join(main.acts) or 'nobody there'}{' always' if main.always else ''} at {main.at} of {size}"

@@ -8,7 +8,7 @@ import pytest
 
 __all__ = ["TALLY", "Tally"]
 
-_KINDS = ("complete", "broken off", "refused", "WRONG", "unclear")
+_KINDS = ("complete", "later", "broken off", "refused", "WRONG", "unclear")
 
 
 class Tally:
