@@ -336,7 +336,8 @@ class Job:
         content = member.content
         if content is None or isinstance(content, File | Data | Stream):
             return False
-        return member.size is None or self.bundle.on_error != "abort" or (linked and isinstance(content, Path))
+        # Of an empty one nothing is ever opened, so that nobody would see that it is missing, or not empty at all.
+        return not member.size or self.bundle.on_error != "abort" or (linked and isinstance(content, Path))
 
     def _probe_remote(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
         """Ask some members' sources, side by side; the errors of those that failed and may be left out."""

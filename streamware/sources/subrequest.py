@@ -76,7 +76,7 @@ class InnerSource:
 
     def probe(self, *, keep: bool = False) -> Facts:
         self.close()
-        if keep:
+        if keep and self._pinned.size != 0:
             self._kept = self._ask("GET", None)
         else:
             self._look()
@@ -117,7 +117,12 @@ class InnerSource:
         except MemberError as error:
             _log.debug("HEAD failed, asking with GET: %s", error)
         self._pinned = before
-        self._ask("GET", None)[0].close()
+        answer, settled = self._ask("GET", None)
+        try:
+            if settled.length == 0:  # it will not be opened, so here is where it must show
+                any(cut(answer, length=0))
+        finally:
+            answer.close()
 
     def _ask(self, method: str, asked: Window | None) -> tuple[Answer, Settled]:
         answer = self._call(method, [] if asked is None else range_headers(asked, self._pinned))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -208,12 +208,16 @@ class UpstreamSource:
             raise SourceError(f"the function that makes a URL gave one that cannot be asked: {error}") from error
 
     def _probe(self, place: int, keep: bool, stop: Stop) -> Facts:
-        if not keep:
+        if not keep and self._size != 0:
             facts = self._ask_head(place, stop)
             if facts is not None:
                 return self._settled(place, facts)
         exchange, facts = self._get(place, stop)
-        if keep:
+        if facts.size == 0:  # it will not be opened, so here is where it must show
+            with closing(self._chunks(exchange, None, ends=False)) as chunks:
+                if next(chunks, b""):
+                    raise SizeMismatch(f"{exchange.head.url}: there are bytes, and 0 were promised")
+        elif keep:
             self._kept = exchange, facts, time.monotonic()
             self._client.opened()
         else:

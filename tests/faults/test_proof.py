@@ -280,6 +280,54 @@ def test_a_wrapped_apps_own_digest_is_checked() -> None:
             server.get("/bundle?path=/wrong&name=b.zip")
 
 
+# --- declared to be empty ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.case(4, 12)
+@pytest.mark.parametrize("kind", ["missing", "full", "chunked", "empty", "empty chunked"])
+@pytest.mark.parametrize("name", ["b.zip", "b.tar"])
+def test_a_url_declared_empty_is_asked(archiver: Archiver, name: str, kind: str) -> None:
+    """Nothing of it is opened for the archive, which would look complete whatever the server has."""
+    scripts = {
+        "missing": lambda request, peer: peer.send(answer(b"", status="404 Not Found")),
+        "full": content(DATA),
+        "chunked": content(DATA, chunked=True),
+        "empty": content(b""),
+        "empty chunked": content(b"", chunked=True),
+    }
+    with ScriptedUpstream(scripts[kind]) as upstream:
+        for others in (0, 9):  # few are asked by the very GETs that would deliver them
+            bundle = Bundle(name)
+            for number in range(others):
+                bundle.add_url(upstream.url(f"/{number}"), f"other {number}", size=0)
+            bundle.add_url(upstream.url("/a"), "a", size=0)
+            reply = archiver.respond(bundle)
+            assert reply.status == (200 if kind.startswith("empty") else 502)
+            archive = whole(reply.body)  # type: ignore[arg-type]
+            if reply.status == 200:
+                assert unpacked(archive, name)["a"] == b""
+        upstream.wait_closed(10)
+
+
+@pytest.mark.case(4, 12, 24)
+@pytest.mark.parametrize("length", [True, False])
+def test_a_path_declared_empty_is_asked(length: bool) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        found, data = environ["PATH_INFO"] != "/missing", DATA if environ["PATH_INFO"] == "/full" else b""
+        told = [("Content-Length", str(len(data)))] if length else []
+        start_response("200 OK" if found else "404 Not Found", told)
+        yield b"" if environ["REQUEST_METHOD"] == "HEAD" else data
+
+    with wsgiref_server(BundleMiddleware(app, path="/bundle")) as server:
+        for path, status in (("/missing", 404), ("/full", 502), ("/empty", 200)):
+            manifest = {"name": "b.zip", "members": [{"name": "a", "path": path, "size": 0}]}
+            fields = {"Content-Type": "application/json"}
+            got = server.request("POST", "/bundle", fields, body=json.dumps(manifest).encode())
+            assert got.status == status
+            if status == 200:
+                assert unpacked(got.body, "b.zip") == {"a": b""}
+
+
 # --- framing that proves nothing ---------------------------------------------------------------------------------
 
 
