@@ -112,7 +112,7 @@ class Answer(HTTPResponse):
 
     def read1(self, n: int = -1) -> bytes:
         if self._error is not None:
-            raise self._error
+            raise type(self._error)(*self._error.args)  # the same once more; what is raised holds all its callers
         piece = super().read1(n)
         self._ahead -= min(self._ahead, len(piece))
         return piece
@@ -191,7 +191,7 @@ class Answer(HTTPResponse):
         except ssl.SSLWantReadError:
             return b""
         except OSError as error:
-            self._error = error
+            self._error = type(error)(*error.args)
             return b""
         finally:
             self._sock.settimeout(patience)

@@ -132,6 +132,7 @@ class _Departure:
 
     async def close(self) -> None:
         self._task.cancel()
+        self._calls.clear()  # each holds a body, and that holds this
         await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
 
     async def _watch(self, receive: Receive) -> None:
@@ -206,7 +207,10 @@ class AsyncBody:
                 self._close_soon()
                 raise
             if not self.left:
-                self._pieces = step.result()
+                try:
+                    self._pieces = step.result()
+                finally:
+                    del step  # it holds its error, and that error's traceback this frame
                 if self._pieces:
                     return self._pieces.pop()
         await self.close()
@@ -277,6 +281,7 @@ class AsyncBody:
             self._body.close()
         except Exception:
             _log.exception("a body failed while it was closed")
+        self._error = None  # its traceback holds this body, and nobody is told of it any more
         _post(self._loop, lambda: _release(self._closed))
 
 

@@ -58,6 +58,7 @@ from streamware.reply import BytesBody, Reply
 from streamware.semantics import is_entity_tag
 from streamware.slots import Slot, Slots
 from streamware.sources.upstream import UpstreamSource
+from streamware.traces import let_go
 
 __all__ = ["Upstream", "UpstreamChunks", "UpstreamSource"]
 
@@ -375,7 +376,11 @@ class _Gate:
         if isinstance(error, _OUTSIDE):
             own = _translated(error)(f"{self.where}: {error}")
             own.passing = not isinstance(error, SSLError | ssl.SSLError)  # a certificate will be no better soon
-            raise own from error
+            let_go(error)  # urllib3 keeps it in a frame of its traceback
+            try:
+                raise own from error
+            finally:
+                del own, error  # else each would hold itself, by this frame in its traceback
 
 
 def _translated(error: Exception) -> type[UpstreamError]:
@@ -396,6 +401,7 @@ class _Exchange:
         assert isinstance(connection, _Connection)
         answer = connection.answer
         assert answer is not None
+        connection.answer = None  # which lives on in the pool
         self.head = Head(gate.where, response.status, answer.version, answer.chunked, response.headers)
         self._response = response
         self._answer = answer

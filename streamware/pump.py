@@ -1,8 +1,8 @@
 """The pump: the body of an answer, counted, joined into pieces worth sending, and ended properly.
 
 The rules of this file: what was promised is what is sent, or an exception, and that exception again at every further
-``next()``, so that nobody can take a broken body for a finished one. Small parts are joined; as soon as somebody would
-have to be waited for, what is there goes out.
+``next()`` until it is closed, so that nobody can take a broken body for a finished one. Small parts are joined; as soon
+as somebody would have to be waited for, what is there goes out.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from streamware.ledger import Ledger
 from streamware.model import Source
 from streamware.plan import Plan, Table, Window
 from streamware.policy import Policy
+from streamware.traces import let_go
 from streamware.walk import Foreign, Walk, own
 
 __all__ = ["Body", "Witness"]
@@ -150,11 +151,15 @@ class Body:
 
     def close(self) -> None:
         """Close what is open. Not while another thread is inside ``next()``: ``abort()`` and wait for that first."""
-        if self.bytes_out == self.length:
+        if self._ended:
+            pass
+        elif self.bytes_out == self.length:
             self._complete = self._complete or self._error is None  # the last piece was taken, if not the end after it
             self._end(self._error)
         else:
             self._end(self._error or BodyClosed("closed before the end"))
+        self._error = None  # its traceback holds this body, and with it what else would have to wait to be collected
+        self._gathered.clear()
 
     def _next_piece(self) -> bytes:
         """One part if it is large, else several joined until somebody would have to be waited for; b"" at the end."""
@@ -177,8 +182,12 @@ class Body:
         except Exception as error:
             # What was joined holds the failing member's header: it goes out first, the error comes at the next call.
             failure = self._noted(own(error))
-            if not joined:
-                raise self._failed(failure) from failure.__cause__
+            try:
+                if not joined:
+                    self._end(failure)
+                    raise failure from failure.__cause__
+            finally:
+                del failure  # its traceback holds this frame
         except BaseException as error:
             self._failed(BodyClosed(f"interrupted: {error!r}"))
             raise
@@ -196,6 +205,7 @@ class Body:
             closed = BodyClosed("aborted")
             closed.__cause__ = error
             error = closed
+        let_go(error)
         self._error = error
         return error
 

@@ -32,7 +32,7 @@ FLOORS = {
         1: """
             checksums coding recall crew early ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy exchange answer dial slots
+            proxy exchange answer dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof
         """,
@@ -73,7 +73,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "job": {"admission"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
-    "pump": {"ahead", "ledger", "walk"},
+    "pump": {"ahead", "ledger", "walk", "traces"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
@@ -81,7 +81,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.healing": {"exchange"},
     "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},
-    "proxy": {"answer", "dial", "exchange", "slots", "sources.upstream"},
+    "proxy": {"answer", "dial", "exchange", "slots", "sources.upstream", "traces"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},
     "resources": {"edge"},

@@ -6,19 +6,25 @@ of threads and of connections have a size, and may reach it.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import gc
 import json
 import random
 import socket
 import struct
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from streamware import Policy
+from streamware import Archiver, Bundle, Policy
+from streamware.edge import AsyncBody
+from streamware.errors import StreamwareError
 from tests.conftest import SOAK
 from tests.faults.trials.origin import File, Origin, text
 from tests.faults.upstreams import Peer, Request, Script, ScriptedUpstream
@@ -108,6 +114,79 @@ def manifest(upstream: ScriptedUpstream, number: int, rng: random.Random, *, fil
     return json.dumps({"name": name, "compress": compress, "members": members}).encode()
 
 
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Inside, nothing is freed but by its last reference."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+@pytest.mark.case(27)
+@pytest.mark.parametrize("how", ["closed", "aborted", "failed"])
+@pytest.mark.parametrize("format", ["zip", "tar"])
+def test_a_body_that_ended_early_waits_for_no_collector(how: str, format: str) -> None:
+    """Else what it held, a MiB and more, would stay until enough others have gone the same way."""
+    origin = Origin(FILE, acts=["stall" if how == "aborted" else "reset"], at=len(CONTENT) // 2, always=True)
+    archiver = Archiver(Policy(retry_pause_seconds=0.01, max_tries=2))
+    with ScriptedUpstream(origin) as upstream, uncollected():
+        bundle = Bundle(f"b.{format}")
+        for name in "abc":
+            bundle.add_url(upstream.url(f"/{name}"), size=len(CONTENT))
+        body = archiver.open(bundle)
+        next(body)
+        with ThreadPoolExecutor(1) as pool:
+            if how == "aborted":
+                pool.submit(lambda body: time.sleep(0.1) or body.abort(), body)
+            if how != "closed":
+                with pytest.raises(StreamwareError):
+                    for _ in body:
+                        pass
+        body.close()
+        gone = weakref.ref(body)
+        del body
+        archiver.close()  # awaits the threads that read ahead
+        assert gone() is None
+
+
+@pytest.mark.case(27)
+@pytest.mark.parametrize("acts", ["stall", "reset", ""])
+def test_nor_does_one_on_an_event_loop(acts: str) -> None:
+    origin = Origin(FILE, acts=[acts] if acts else [], at=len(CONTENT) // 2, always=True)
+    archiver = Archiver(Policy(retry_pause_seconds=0.01, max_tries=2))
+
+    async def leaves(upstream: ScriptedUpstream) -> weakref.ref[object]:
+        left = asyncio.Event()
+
+        async def receive() -> dict[str, object]:
+            await left.wait()
+            return {"type": "http.disconnect"}
+
+        bundle = Bundle("b.tar")
+        for name in "abc":
+            bundle.add_url(upstream.url(f"/{name}"), size=len(CONTENT))
+        body = archiver.open(bundle)
+        gone = weakref.ref(body)
+        carried = AsyncBody(archiver, body, receive)
+        del body
+        with contextlib.suppress(StreamwareError):
+            async for _ in carried:
+                if acts != "reset":
+                    asyncio.get_running_loop().call_later(0.05, left.set)
+                    if not acts:
+                        await left.wait()
+        await carried.close()
+        return gone
+
+    with ScriptedUpstream(origin) as upstream, uncollected():
+        gone = asyncio.run(leaves(upstream))
+        archiver.close()
+        assert gone() is None
+
+
 @linux
 @pytest.mark.case(27)
 @pytest.mark.parametrize("host", ["uvicorn", "gunicorn", "serve"])
@@ -133,7 +212,7 @@ def test_whoever_leaves_is_forgotten(host: str, sites: Sites, upstream: Scripted
             with ThreadPoolExecutor(at_once) as pool:
                 return sum(pool.map(one, numbers))
 
-        downloads(range(1000, 1100), 16)
+        downloads(range(1000, 1100), 32)  # so many that every pool of threads is as large as it will be
         time.sleep(2)
         idle = Usage.of(pid)
         kept = upstream.open_connections

@@ -127,7 +127,7 @@ def test_an_error_comes_again_at_every_further_next() -> None:
         with pytest.raises(MemberChanged):
             next(body)
     body.close()
-    with pytest.raises(MemberChanged):
+    with pytest.raises(BodyClosed):
         next(body)
 
 
