@@ -128,7 +128,7 @@ class UpstreamSource:
 
         def attempt(place: int) -> Facts:
             with self._counted(stop):
-                if hold:
+                if hold and self._size != 0:
                     facts = self._read_along(place, hold, stop)
                     if facts is not None:
                         return facts

@@ -222,7 +222,7 @@ def large(count: int) -> bytes:
             {
                 "name": f"host-{i % 64}/app {i:06}.log",
                 "url": f"http://127.0.0.1:9/host-{i % 64}/app-{i:06}.log",
-                "size": i * 31,
+                "size": i * 31 + 1,  # of an empty one the server would be asked
                 "crc32": f"{i * 2654435761 % 2**32:08x}",
             }
             for i in range(count)

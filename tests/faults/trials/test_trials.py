@@ -134,6 +134,8 @@ def test_the_archive_is_right_or_curl_knows_that_it_is_not(seed: int, world: Wor
         kind = "broken off" if got.broken else "refused" if got.refused else "unclear"
     TALLY.note(trial.fault, kind, healable=trial.healable, seed=seed)
     told = f"{trial}\ncurl {got.code}, status {got.status}, {len(body)} of {len(whole)} bytes: {got.said}"
+    if kind == "WRONG":
+        told += f"\nthe members are as they should be: {_of_one_version_each(trial, body)}"
     assert kind not in ("WRONG", "unclear"), told
     if trial.healable and kind != "complete":
         print(told)
