@@ -10,6 +10,7 @@ import asyncio
 import contextvars
 import logging
 import threading
+from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -19,6 +20,7 @@ from weakref import WeakKeyDictionary
 from streamware.errors import StreamwareError
 from streamware.inner import DEPTH, aim, deeper, headers_in, identity_of, scope_for
 from streamware.model import Facts, Source
+from streamware.pace import Pace
 from streamware.reply import BytesBody, Reply, ReplyBody
 from streamware.service import Archiver
 from streamware.sources.handover import Handover
@@ -49,6 +51,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Headers = list[tuple[str, str]]
 T = TypeVar("T")
 
+_TURNS = 16  # pieces given in one round of a loop, 0.1 ms each; an answer to anything else takes some five rounds
 _CLOSE_SECONDS = 5.0  # how long anyone waits for a body to be closed; it goes on ending without being waited for
 
 # --- threads -----------------------------------------------------------------------------------------------------
@@ -147,12 +150,53 @@ class _Departure:
             call()
 
 
+class _Turns:
+    """Lets so many pieces out in one round of a loop, in order: a hundred bodies must not hold up what else it does."""
+
+    def __init__(self) -> None:
+        self.bodies = 0  # that are not closed
+        self._left = _TURNS
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self) -> bool:
+        """Take a turn in this round; False: there is none left, so it has to be waited for."""
+        if self._left:
+            self._use()
+            return True
+        return False
+
+    async def wait(self) -> None:
+        """Take a turn in a later round."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def _use(self) -> None:
+        if self._left == _TURNS:
+            asyncio.get_running_loop().call_soon(self._next_round)
+        self._left -= 1
+
+    def _next_round(self) -> None:
+        self._left = _TURNS
+        while self._left and self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._use()
+                waiter.set_result(None)
+
+    def body_closed(self, _: object) -> None:
+        self.bodies -= 1
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
+
+
 class AsyncBody:
     """A reply's body for an event loop: ``async for piece in body``, then ``await body.close()``.
 
-    A step fills up to ``policy.step_bytes`` on one of the archiver's threads, ends early where a source would have to
-    be waited for, and gives the thread back; the first step ends at the first piece. A failing body raises its
-    StreamwareError, and the host must then break the connection.
+    A step runs on one of the archiver's threads, ends early where a source would have to be waited for, and gives the
+    thread back. It fills up to ``policy.step_bytes`` for a client that is quick, and less for others (``pace``). A
+    failing body raises its StreamwareError, and the host must then break the connection.
 
     :param receive: an ASGI ``receive`` that nobody else reads until ``close()``. It is watched: when the client leaves,
         the body is aborted at once, iteration ends, ``left`` is true, and the body is closed.
@@ -163,7 +207,7 @@ class AsyncBody:
         self._archiver = archiver
         self._body = body
         self._pieces: list[bytes] = []  # of the last step, last one first
-        self._first = True
+        self._pace = Pace(archiver.policy.step_bytes)
         self._ended = False
         self._error: BaseException | None = None
         self._waiter: asyncio.Future[None] | None = None
@@ -171,6 +215,7 @@ class AsyncBody:
         self._stepping = False
         self._closing = False
         self._loop = asyncio.get_running_loop()
+        self._turns = _turns.setdefault(self._loop, _Turns())
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._departure = _Departure(receive) if callable(receive) else receive
         self._owns_departure = callable(receive)
@@ -178,6 +223,9 @@ class AsyncBody:
             self._pieces = list(body)
             self._ended = self._closing = True
             self._closed.set_result(None)
+        else:
+            self._turns.bodies += 1
+            self._closed.add_done_callback(self._turns.body_closed)
         if self._departure is not None:
             self._departure.tell(self._leave)
 
@@ -190,8 +238,11 @@ class AsyncBody:
         return self
 
     async def __anext__(self) -> bytes:
+        self._pace.asked(self._loop.time())
+        if not self._turns.take():
+            await self._turns.wait()
         if self._pieces and not self.left:
-            return self._pieces.pop()
+            return self._give()
         if not self._closing:
             self._stepping = True
             try:
@@ -212,9 +263,15 @@ class AsyncBody:
                 finally:
                     del step  # it holds its error, and that error's traceback this frame
                 if self._pieces:
-                    return self._pieces.pop()
+                    return self._give()
         await self.close()
         raise StopAsyncIteration
+
+    def _give(self) -> bytes:
+        piece, *rest = self._pace.cut(self._pieces.pop(), self._turns.bodies)
+        self._pieces += reversed(rest)
+        self._pace.gave(len(piece), self._loop.time())
+        return piece
 
     async def close(self) -> None:
         """Close the body: after the step that runs, if one does, and waited for within bounds. Idempotent."""
@@ -256,11 +313,11 @@ class AsyncBody:
 
     def _fill(self) -> list[bytes]:
         pieces: list[bytes] = []
-        size, budget = 0, self._archiver.policy.step_bytes
+        size, budget = 0, self._pace.budget(self._turns.bodies)
         try:
             if self._error is not None:
                 raise self._error
-            while not size or (size < budget and not self._first and self._body.ready()):
+            while not size or (size < budget and self._body.ready()):
                 piece = next(self._body)
                 if piece:
                     pieces.append(piece)
@@ -272,7 +329,6 @@ class AsyncBody:
             if not pieces:
                 raise
             self._error = error  # what came before it goes out first
-        self._first = False
         pieces.reverse()
         return pieces  # not joined: each is worth a send, and a join would hold a step's bytes twice
 

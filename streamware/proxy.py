@@ -65,6 +65,7 @@ __all__ = ["Upstream", "UpstreamChunks", "UpstreamSource"]
 _log = logging.getLogger(__name__)
 
 _HOSTS = 64  # pools kept; the one unused for longest is given up
+_SMALL_BYTES = 64 * 1024  # of one read of an answer beyond the first few (``slots.Slot.large``)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _NO_RETRIES = Retry(False, redirect=False)  # what is repeated is decided here
 _OUTSIDE = (HTTPError, HTTPException, OSError)
@@ -414,7 +415,7 @@ class _Exchange:
 
     def read(self, limit: int) -> bytes:
         with self._gate:
-            return self._response.read1(limit)
+            return self._response.read1(limit if self._slot.large else min(limit, _SMALL_BYTES))
 
     def readable(self) -> bool:
         with self._gate:

@@ -1,4 +1,5 @@
-"""How many answers may be open at one upstream at a time, counted over all bundles of a process.
+"""How many answers may be open at one upstream at a time, counted over all bundles of a process, and which of them may
+be read in large pieces.
 
 The rule of this file: every wait has an end, and a slot comes back whatever becomes of who held it.
 """
@@ -14,6 +15,7 @@ from weakref import WeakValueDictionary
 __all__ = ["Slot", "Slots"]
 
 _LOOK_SECONDS = 0.1  # a wait that is no longer wanted ends within this time
+_LARGE = 16  # answers read in large pieces; a piece is what a client that does not read holds in memory
 
 
 class Slots:
@@ -24,6 +26,7 @@ class Slots:
         self._lock = threading.Lock()
         # An origin is known for as long as a slot of it is held or waited for, so there is never a list to be tidied.
         self._origins: WeakValueDictionary[Hashable, _Free] = WeakValueDictionary()
+        self._large = _Free(_LARGE)
 
     def take(self, origin: Hashable, seconds: float, given_up: Callable[[], bool] = lambda: False) -> Slot | None:
         """A slot, waited for at most ``seconds`` and while nobody has given up; None: there was none.
@@ -43,7 +46,11 @@ class Slots:
                 if left <= 0 or given_up():
                     return None
             else:
-                return Slot(free)
+                try:
+                    self._large.tokens.get_nowait()
+                except Empty:
+                    return Slot(free)
+                return Slot(free, self._large)
 
     def spare(self, origin: Hashable) -> bool:
         """Whether more than half of an origin's slots are free. Waits for nobody."""
@@ -52,16 +59,20 @@ class Slots:
 
 
 class Slot:
-    """The right to have one answer open. ``free()`` is idempotent; one that is forgotten frees itself."""
+    """The right to have one answer open. ``free()`` is idempotent; one that is forgotten frees itself.
 
-    __slots__ = ("_free",)
+    ``large``: it is among the few that may be read in large pieces, wherever they lead.
+    """
 
-    def __init__(self, free: _Free) -> None:
-        self._free: _Free | None = free
+    __slots__ = ("_taken", "large")
+
+    def __init__(self, *taken: _Free) -> None:
+        self._taken = taken
+        self.large = len(taken) > 1
 
     def free(self) -> None:
-        free, self._free = self._free, None
-        if free is not None:
+        taken, self._taken = self._taken, ()
+        for free in taken:
             free.tokens.put(None)
 
     __del__ = free

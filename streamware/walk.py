@@ -337,9 +337,10 @@ class Walk:
                     raise MemberTooLarge(
                         f"a member of unknown size, not announced with may_exceed_4gib, has {got} bytes"
                     )
-                yield piece
-            elif got < wanted:
-                yield piece
+            if wanted is None or got < wanted:
+                # Not held here while the client takes its time: what is made of it is.
+                given, piece = [piece], b""
+                yield given.pop()
         if wanted is not None and (got != wanted or next(chunks, b"")):
             raise SizeMismatch(f"a member gave {got} bytes or more, and {wanted} were promised")
         if whole:

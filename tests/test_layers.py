@@ -25,7 +25,7 @@ FLOORS = {
             errors model plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
-            openings
+            openings pace
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
         """,
         # Synchronous I/O.

@@ -77,7 +77,10 @@ def frames(pieces: Iterable[_Piece], size: int, start: int, stop: int) -> Genera
         if position > stop:
             raise SizeMismatch(f"more content than fits in the framed bytes [{start}, {stop})")
         if parts:
-            yield b"".join(parts)
+            framed = b"".join(parts)
+            # What it was made of would be held beside it for as long as the client takes.
+            parts, view, piece = [], memoryview(b""), b""
+            yield framed
     if position < stop:
         # What may be left is the part of a header whose content lies beyond the window.
         block, within = divmod(position, _STRIDE)

@@ -103,7 +103,7 @@ def serve(
 
     :param ready: called once on the loop when connections are being accepted, with the function that stops it.
     """
-    _share_arenas()
+    _tune_malloc()
     archiver = Archiver(settings.policy(), settings.ledger, observer=metrics)
     try:
         config = uvicorn.Config(
@@ -122,14 +122,17 @@ def serve(
         archiver.close()
 
 
-def _share_arenas() -> None:
-    """Let the threads of this process take memory from two arenas instead of one each (glibc; elsewhere nothing).
+def _tune_malloc() -> None:
+    """Let this process hold on to little memory, but to that little firmly (glibc; elsewhere nothing).
 
-    Each pump thread's own would keep a few MiB of freed pieces: 19 MiB in all while 4 GiB of an upstream stream, and
-    13 MiB with two.
+    Two arenas for all threads instead of one each: each pump thread's own would keep a few MiB of freed pieces, 19 MiB
+    in all while 4 GiB of an upstream stream, and 13 MiB with two. And 2 MiB at their ends that are not given back at
+    once: else each piece is cleared memory anew, an eighth of all CPU time.
     """
     try:
-        ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
+        libc = ctypes.CDLL(None)
+        libc.mallopt(-8, 2)  # M_ARENA_MAX
+        libc.mallopt(-2, 2 * 1024 * 1024)  # M_TOP_PAD
     except (AttributeError, OSError):
         _log.debug("no arenas to share on this system")
 

@@ -1,6 +1,7 @@
 """Slow clients in numbers, and some that read nothing at all, on one worker: they cost little, and others are served.
 
 120 of them with STREAMWARE_SOAK=1, a fixed share else. Half of the bundles hold a local file, half a file of nginx.
+The second of two tries counts where the first was too slow, for the machine may have had other things to do.
 """
 
 from __future__ import annotations
@@ -27,6 +28,9 @@ from tests.hosts.servers import until
 MIB = 1 << 20
 RATE = MIB  # bytes a second of each reader
 READERS, STALLED, SECONDS = (100, 20, 20.0) if SOAK else (40, 8, 5.0)
+# What the 120 may hold is 64 MiB; of fewer each may hold as much, beside what the process itself grows by.
+MOST = 64.0 if SOAK else 8 + (READERS + STALLED) * 56 / 120
+LONGEST = 0.2  # seconds that /healthz may take
 LARGE = 1 << 30
 TICK = 0.05
 
@@ -111,7 +115,17 @@ def test_slow_and_stalled_clients_cost_little_and_hold_up_nobody(tmp_path: Path)
     root.mkdir()
     with (root / "large").open("wb") as file:
         file.truncate(LARGE)
-    with nginx(root, tmp_path / "nginx") as upstream, Served(root, "--allow", f"{upstream}/") as served:
+    with nginx(root, tmp_path / "nginx") as upstream:
+        grown, worst = measured(root, upstream)
+        if grown > MOST or worst > LONGEST:
+            grown, worst = measured(root, upstream)
+    assert grown <= MOST
+    assert worst <= LONGEST
+
+
+def measured(root: Path, upstream: str) -> tuple[float, float]:
+    """How many MiB a new server grew by, and the longest that /healthz took."""
+    with Served(root, "--allow", f"{upstream}/") as served:
         address = (served.host, served.port)
         asked = requests(upstream)
         warm = [Client(address, asked[number % 2]) for number in range(4)]
@@ -119,21 +133,20 @@ def test_slow_and_stalled_clients_cost_little_and_hold_up_nobody(tmp_path: Path)
         time.sleep(0.5)
         pid = serving(served.process.pid)
         idle = Usage.of(pid)
-        probe, peak = Probe(), 0.0
+        probe = Probe()
         with probe.watching(served.port):
             stalled = [Client(address, asked[number % 2]) for number in range(STALLED)]
             readers = [Client(address, asked[number % 2]) for number in range(READERS)]
             peak = run(readers, stalled, SECONDS, pid)
+        assert not probe.errors, probe.errors[:3]
         worst, grown = max(probe.waits), peak - idle.resident
-        came = sorted(reader.came / MIB / SECONDS for reader in readers) if readers else []
+        came = sorted(reader.came / MIB / SECONDS for reader in readers)
         print(
             f"{READERS} readers, {STALLED} stalled, {SECONDS:.0f} s: +{grown:.1f} MiB, /healthz {worst * 1000:.0f} ms"
             f" at worst of {len(probe.waits)}, readers got {came[0]:.2f} to {came[-1]:.2f} MiB/s, {Usage.of(pid)}"
         )
         until(lambda: Usage.of(pid).files <= idle.files + 32, 5)  # connections to nginx may be kept
-    assert not probe.errors, probe.errors[:3]
-    assert grown <= 64
-    assert worst < 0.2
+    return grown, worst
 
 
 def run(readers: list[Client], stalled: list[Client], seconds: float, pid: int | None = None) -> float:

@@ -410,3 +410,40 @@ def test_a_loop_that_has_ended_holds_no_thread() -> None:
     with pytest.raises(SourceError):
         sources[0].open(0, None)
     assert time.monotonic() - began < 5
+
+
+def test_many_bodies_do_not_hold_up_what_comes_between() -> None:
+    async def act() -> int:
+        loop = asyncio.get_running_loop()
+        given = 0
+
+        async def iterate() -> None:
+            nonlocal given
+            async for _ in AsyncBody(one, Body(*[b"x" * 65536] * 100)):
+                given += 1
+
+        one = archiver()
+        tasks = [loop.create_task(iterate()) for _ in range(4)]
+        most = before = 0
+        while not all(task.done() for task in tasks):
+            await asyncio.sleep(0)
+            most, before = max(most, given - before), given
+        assert given == 400
+        return most
+
+    # Those whose turn it is, and those that had one before and then waited for a step. Between two looks here may be
+    # parts of two rounds; four steps of 16 pieces each would be 64.
+    assert trial(act) <= 2 * (16 + 4)
+
+
+def test_bodies_are_counted_while_they_are_open() -> None:
+    async def act() -> list[int]:
+        first, second = AsyncBody(archiver(), Body(b"1")), AsyncBody(archiver(), Body(b"2"))
+        counts = [first._turns.bodies]
+        for body in (first, second, second):
+            await body.close()
+            await asyncio.sleep(0)
+            counts.append(first._turns.bodies)
+        return counts
+
+    assert trial(act) == [2, 1, 0, 0]
