@@ -34,8 +34,9 @@ class Ahead:
     """The read-ahead of one body. One thread at a time takes; ``abort()`` may come from any.
 
     At most ``Policy.ahead_members`` answers are open at once, the one that is being taken included, and at most
-    ``ahead_bytes`` of content are held. A member that is small beside that is read and its answer closed; of one of
-    unknown size a share is read, any other is only opened. None is opened while more than ``ahead_bytes`` stand before.
+    ``ahead_bytes`` of content are held, a share of that in any case and more while the crew has room. A member that is
+    small beside that is read and its answer closed; of one of unknown size a share is read, any other is only opened.
+    None is opened while more than ``ahead_bytes`` stand before.
 
     :param source_of: gives the source of a member; called on the crew's threads too.
     :param early: what may be done early of a member, by its index.
@@ -65,6 +66,7 @@ class Ahead:
         self._current: Slot | None = None
         self._open = 0
         self._held = 0  # bytes reserved
+        self._borrowed = 0  # of them from the room that all bundles share
         self._running: set[Slot] = set()
         self._workers = 0
         self._passed = 0  # bytes of content that the taker has seen, on the scale of Opening.at
@@ -156,12 +158,16 @@ class Ahead:
             if self._current is not None:
                 slots.append(self._current)
                 self._current = None
+            self._give_back(self._borrowed)
             left = [slot.chunks for slot in slots if slot.chunks is not None and slot.state is State.DONE]
             for slot in slots:
                 if slot.state is State.DONE:
                     slot.pieces.clear()
         for chunks in left:
             chunks.close()
+
+    def __del__(self) -> None:
+        self._give_back(self._borrowed)  # of a body that nobody closed
 
     # --- with the lock held ---
 
@@ -177,19 +183,38 @@ class Ahead:
                     self._mark = opening.at - self._budget
                     break
                 reserved = self._weight(opening)
-                if self._held + (reserved or 0) > self._budget:
+                if reserved and not self._grow(reserved):
                     break
                 if reserved is not None:
                     slot = Slot(opening, reserved)
                     self._queue.append(slot)
                     self._waiting.append(slot)
                     self._open += 1
-                    self._held += reserved
             self._next = None
         while not self._stopped and self._workers < len(self._running) + len(self._waiting):
             if not self._crew.start(partial(self._context.copy().run, self._work)):
                 return
             self._workers += 1
+
+    def _grow(self, count: int) -> bool:
+        """Whether so many bytes more may be held."""
+        held = self._held + count
+        wanted = max(0, held - self._share - self._borrowed)
+        if held > self._budget or (wanted and not self._crew.room.lend(wanted)):
+            return False
+        self._held = held
+        self._borrowed += wanted
+        return True
+
+    def _shrink(self, count: int) -> None:
+        """So many bytes fewer are held."""
+        self._held -= count
+        self._give_back(self._borrowed - max(0, self._held - self._share))
+
+    def _give_back(self, count: int) -> None:
+        if count > 0:
+            self._borrowed -= count
+            self._crew.room.give_back(count)
 
     def _weight(self, opening: Opening) -> int | None:
         """How many bytes of it will be held; None: it is to wait for its turn."""
@@ -211,7 +236,7 @@ class Ahead:
 
     def _release(self, slot: Slot) -> None:
         """It holds no memory and, unless it is being run, no answer any more."""
-        self._held -= slot.reserved
+        self._shrink(slot.reserved)
         slot.reserved = 0
         if slot.state is not State.RUNNING:
             self._count(slot, False)
@@ -249,7 +274,7 @@ class Ahead:
                     self._count(slot, False)
                 if not slot.dropped:
                     held = sum(map(len, slot.pieces))
-                    self._held += held - slot.reserved
+                    self._shrink(slot.reserved - held)
                     slot.reserved = held
                 self._news.notify_all()
                 self._fill()

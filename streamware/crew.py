@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["Crew"]
+__all__ = ["Crew", "Room"]
 
 _log = logging.getLogger("streamware")
 
@@ -20,10 +20,36 @@ _IDLE_SECONDS = 2.0  # a thread that has had nothing to do for so long ends; sta
 _CLOSE_SECONDS = 1.0  # how long anyone waits for threads to end; they go on ending without being waited for
 
 
-class Crew:
-    """At most ``most`` threads. They are daemons: a silent upstream does not hold up the end of the process."""
+class Room:
+    """Bytes that all bundles together may hold beyond what each may in any case. Used from any thread."""
 
-    def __init__(self, most: int, name: str) -> None:
+    def __init__(self, most: int) -> None:
+        self._left = most
+        self._lock = threading.Lock()
+        self._returned: deque[int] = deque()  # by whom no lock may be waited for: ``__del__`` runs at any moment
+
+    def lend(self, count: int) -> bool:
+        """Whether there are so many bytes left. Waits for nobody; whoever gets them gives them back."""
+        with self._lock:
+            while self._returned:
+                self._left += self._returned.popleft()
+            if count > self._left:
+                return False
+            self._left -= count
+            return True
+
+    def give_back(self, count: int) -> None:
+        self._returned.append(count)
+
+
+class Crew:
+    """At most ``most`` threads. They are daemons: a silent upstream does not hold up the end of the process.
+
+    :param room: for what they read.
+    """
+
+    def __init__(self, most: int, name: str, room: Room) -> None:
+        self.room = room
         self._most = most
         self._name = name
         self._news = threading.Condition()  # guards all below

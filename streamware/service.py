@@ -16,7 +16,7 @@ from typing import Any
 
 from streamware.admission import Admission, Ticket
 from streamware.assemble import Assembly
-from streamware.crew import Crew
+from streamware.crew import Crew, Room
 from streamware.errors import BodyClosed, LengthUnknown, PreconditionFailed, RangeNotSatisfiable, StreamwareError
 from streamware.hosting import Host, host_of
 from streamware.job import Job, Subrequest
@@ -62,7 +62,7 @@ class Archiver:
             memory if ledger is None else SqlLedger(ledger, memory=memory, seconds=self.policy.ledger_seconds)
         )
 
-        self._crew = Crew(self.policy.ahead_threads, "streamware-ahead")
+        self._crew = Crew(self.policy.ahead_threads, "streamware-ahead", Room(self.policy.ahead_total_bytes))
         self.links = Links(self.policy, self.upstream, self.ledger)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ Upstreams are real sockets whose every byte a test decides; what they saw is wha
 
 from __future__ import annotations
 
+import gc
 import io
 import tarfile
 import threading
@@ -202,6 +203,38 @@ def test_sixteen_are_open_at_once_over_sixteen_connections(archiver: Archiver) -
         body.close()
         assert 12 <= gauge.most <= 16  # a busy machine may keep some of the threads waiting
         assert upstream.connections <= 17
+        archiver.close()
+
+
+def asked_for(upstream: ScriptedUpstream) -> int:
+    """Bytes of files of 20,000 that were asked for, once no more are."""
+    seen = -1
+    while seen != len(upstream.requests):
+        seen = len(upstream.requests)
+        time.sleep(0.2)
+    return seen * 20_000
+
+
+def test_many_stalled_clients_share_what_is_held_ahead() -> None:
+    archiver = Archiver(Policy(ahead_bytes=800_000, ahead_total_bytes=400_000))
+    with ScriptedUpstream(files(20_000)) as upstream:
+
+        def stalled() -> Body:
+            body = archiver.open(bundle_of(upstream, [20_000] * 100))
+            next(body)
+            return body
+
+        bodies = [stalled() for _ in range(4)]
+        before = asked_for(upstream)
+        assert before <= 400_000 + 4 * (800_000 // 16 + 5 * 20_000)  # of each the first ones have been passed on
+        for body in bodies[:3]:
+            body.close()
+        del body, bodies  # one that nobody closes gives back what it held as well
+        gc.collect()
+        alone = stalled()
+        assert asked_for(upstream) - before > 400_000
+        assert len(members_of(b"".join(archiver.open(bundle_of(upstream, [20_000] * 100))), "zip")) == 100
+        alone.close()
         archiver.close()
 
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from streamware import crew as module
-from streamware.crew import Crew
+from streamware.crew import Crew, Room
 
 
 class Work:
@@ -26,7 +26,7 @@ class Work:
 
 
 def test_no_more_threads_than_allowed_and_no_queue() -> None:
-    crew = Crew(2, "crew-test")
+    crew = Crew(2, "crew-test", Room(0))
     first, second, third = Work(), Work(), Work()
     assert crew.start(first)
     assert crew.start(second)
@@ -47,7 +47,7 @@ def test_no_more_threads_than_allowed_and_no_queue() -> None:
 
 def test_threads_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_IDLE_SECONDS", 0.01)
-    crew = Crew(4, "crew-test")
+    crew = Crew(4, "crew-test", Room(0))
     works = [Work() for _ in range(4)]
     for work in works:
         assert crew.start(work)
@@ -65,7 +65,7 @@ def test_threads_end_when_there_is_nothing_to_do(monkeypatch: pytest.MonkeyPatch
 
 def test_close_does_not_wait_long_for_a_thread_that_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CLOSE_SECONDS", 0.05)
-    crew = Crew(1, "crew-test")
+    crew = Crew(1, "crew-test", Room(0))
     stuck = Work()
     assert crew.start(stuck)
     began = time.monotonic()
@@ -78,7 +78,7 @@ def test_close_does_not_wait_long_for_a_thread_that_is_stuck(monkeypatch: pytest
 
 
 def test_work_that_fails_leaves_the_thread_for_others(caplog: pytest.LogCaptureFixture) -> None:
-    crew = Crew(1, "crew-test")
+    crew = Crew(1, "crew-test", Room(0))
 
     def fails() -> None:
         raise SystemExit(3)
@@ -93,3 +93,13 @@ def test_work_that_fails_leaves_the_thread_for_others(caplog: pytest.LogCaptureF
     assert good.began.wait(5)
     crew.close()
     assert "failed" in caplog.text
+
+
+def test_room_is_lent_while_there_is_some() -> None:
+    room = Room(10)
+    assert room.lend(6)
+    assert not room.lend(5)
+    assert room.lend(4)
+    room.give_back(6)
+    assert not room.lend(7)
+    assert room.lend(6)
