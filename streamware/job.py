@@ -189,7 +189,7 @@ class Job:
 
     def _source(self, index: int) -> Source:
         """The source of a member; the first time the one that was probed, if that is held open."""
-        source = None if self._prober is None else self._prober.kept.pop(index, None)
+        source = None if self._prober is None else self._prober.take(index)
         if source is not None:
             return source
         return self._make_source(self._members[index], self._said(index), self._files[index])
@@ -281,14 +281,17 @@ class Job:
 
     def _probe(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
         prober = self._prober = Prober(
-            self._members, lambda index: self._make_source(self._members[index]), self._policy, self.bundle.on_error
+            self._members,
+            lambda index: self._make_source(self._members[index]),
+            self._policy,
+            self.bundle.on_error,
+            None if self._crew is None else self._crew.room,
         )
         return prober.ask(asked, keep=keep)
 
     def _held(self, index: int) -> bool:
         """Whether a member's content came along when its source was asked."""
-        kept = None if self._prober is None else self._prober.kept.get(index)
-        return getattr(kept, "instant", False)
+        return self._prober is not None and self._prober.holds(index)
 
     def _said(self, index: int) -> Facts:
         """What a member's source has said."""

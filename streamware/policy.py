@@ -114,7 +114,7 @@ class Policy:
     opens_per_host: int = 256
     ahead_members: int = 16  # opened while an earlier one streams
     ahead_bytes: int = 8 * 1024 * 1024  # of them all that one bundle holds in memory
-    ahead_total_bytes: int = 64 * 1024 * 1024  # the same of all together, beyond ahead_bytes / ahead_members each
+    ahead_total_bytes: int = 64 * 1024 * 1024  # and of held_bytes, of all together; beyond a share each
     ahead_threads: int = 64  # threads that open members ahead, of all bundles together
     ledger_versions: int = 100_000  # member versions whose checksums this process remembers
     ledger_seconds: float = 30 * 24 * 3600.0  # and how long anyone remembers one

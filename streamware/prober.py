@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
+from streamware.crew import Room
 from streamware.errors import MemberError, MembersFailed, StreamwareError
 from streamware.model import Facts, Member, OnError, Path, Source
 from streamware.policy import Policy
@@ -27,13 +28,21 @@ class Prober:
 
     :param source_of: makes the source of a member, by its index, of which nothing is known yet; may raise
         StreamwareError.
+    :param room: for content that is read along, of all bundles together; None: none is read.
     """
 
     def __init__(
-        self, members: Sequence[Member], source_of: Callable[[int], Source], policy: Policy, on_error: OnError
+        self,
+        members: Sequence[Member],
+        source_of: Callable[[int], Source],
+        policy: Policy,
+        on_error: OnError,
+        room: Room | None,
     ) -> None:
         self.facts: dict[int, Facts] = {}  # what each source said
-        self.kept: dict[int, Source] = {}  # those that hold an open answer, or all of their content
+        self._kept: dict[int, Source] = {}  # those that hold an open answer, or all of their content
+        self._shared = room
+        self._borrowed: dict[int, int] = {}  # bytes of it, by member
         self._members = members
         self._source_of = source_of
         self._policy = policy
@@ -54,7 +63,7 @@ class Prober:
         :raises StreamwareError: a member fails that may not be left out.
         """
         self._keeps = keep and len(asked) <= self._policy.held_members
-        self._room = self._policy.held_bytes if keep and not self._keeps else 0
+        self._room = self._policy.held_bytes if keep and not self._keeps and self._shared is not None else 0
         self._until = time.monotonic() + _READ_SECONDS
         serial = self._serial(asked)
         beside = [i for i in asked if i not in serial]
@@ -77,10 +86,27 @@ class Prober:
 
     def release(self) -> None:
         """Give up what is kept."""
-        for index in tuple(self.kept):
-            source = self.kept.pop(index, None)  # a thread that reads ahead may take it first
+        for index in tuple(self._kept):
+            source = self.take(index)  # a thread that reads ahead may take it first
             if source is not None:
                 source.close()
+
+    def take(self, index: int) -> Source | None:
+        """The source of a member, if it is kept; from then on it is the caller's."""
+        source = self._kept.pop(index, None)
+        self._give_back(self._borrowed.pop(index, 0))
+        return source
+
+    def holds(self, index: int) -> bool:
+        """Whether all of a member's content is held."""
+        return index in self._borrowed
+
+    def __del__(self) -> None:
+        self._give_back(sum(self._borrowed.values()))  # of a bundle that nobody released
+
+    def _give_back(self, count: int) -> None:
+        if self._shared is not None and count:
+            self._shared.give_back(count)
 
     def _ask(self, index: int) -> None:
         if self._stop.is_set():
@@ -92,7 +118,7 @@ class Prober:
             else:
                 self.facts[index] = source.probe(keep=self._keeps)
             if self._keeps:
-                self.kept[index] = source
+                self._kept[index] = source
         except StreamwareError as error:
             error.member, error.index = self._members[index].name, index
             if not isinstance(error, MemberError):
@@ -103,17 +129,19 @@ class Prober:
                 self._stop.set()
 
     def _read_along(self, index: int, source: Source) -> Facts:
-        most = self._policy.inline_bytes
+        most, held, shared = self._policy.inline_bytes, 0, self._shared
         with self._lock:
-            hold = most if self._room >= most and self._doubt <= _DOUBT and time.monotonic() < self._until else 0
+            wanted = self._room >= most and self._doubt <= _DOUBT and time.monotonic() < self._until
+            hold = most if wanted and shared is not None and shared.lend(most) else 0
             self._room -= hold
-        held = 0
         try:
             facts: Facts = source.probe(keep=self._keeps, hold=hold)  # type: ignore[call-arg]  # see Source
             if hold and getattr(source, "instant", False):
                 held = facts.size or 0
-                self.kept[index] = source
+                self._kept[index] = source
+                self._borrowed[index] = held
         finally:
+            self._give_back(hold - held)
             with self._lock:
                 self._room += hold - held
                 if hold:
