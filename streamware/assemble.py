@@ -71,6 +71,22 @@ class Assembly:
     pins: str
 
 
+def check_names(bundle: Bundle, members: Iterable[Member], policy: Policy) -> None:
+    """Refuse beforehand what ``assemble`` refuses for a name alone, so that nobody is asked for the sake of it.
+
+    :raises InvalidName: a name is refused.
+    """
+    if bundle.names != "strict":
+        return
+    for index, member in enumerate(members):
+        try:
+            wanted = _wanted(member, True)
+            clean(wanted, strict=True, max_bytes=policy.max_name_bytes, max_depth=policy.max_path_depth)
+        except StreamwareError as error:
+            error.member, error.index = member.name, index
+            raise
+
+
 def assemble(
     bundle: Bundle,
     members: Iterable[tuple[int, Member, Facts]],

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from streamware.admission import Ticket
 from streamware.ahead import Ahead
-from streamware.assemble import CODINGS, Assembly, assemble
+from streamware.assemble import CODINGS, Assembly, assemble, check_names
 from streamware.coding import coded_key, signature
 from streamware.crew import Crew
 from streamware.early import Early, early_of
@@ -105,7 +105,10 @@ class Job:
         self._weigh(_declared(member) for member in self._members)
         self._files = array("q", bytes(8 * len(self._members)))
         self._versions = bytearray(_KEY * len(self._members))
-        failed = self._probe([i for i, m in enumerate(self._members) if self._must_ask(m, linked)], keep=keep)
+        asked = [i for i, m in enumerate(self._members) if self._must_ask(m, linked)]
+        if asked:
+            check_names(self.bundle, self._members, self._policy)
+        failed = self._probe(asked, keep=keep)
         members = self._settled(failed)
         coder = ""
         if self.bundle.compress != "stored" or self.bundle.format in CODINGS:

@@ -293,7 +293,11 @@ class WsgiAnswer:
 
     def _pull(self) -> None:
         """Hold the app's next item; what it wrote meanwhile stands before it."""
-        item = next(self._items)
+        try:
+            item = next(self._items)
+        except StopIteration:
+            self._items = iter(())  # not every app bears to be asked once more after its end
+            raise
         if not isinstance(item, bytes):
             raise SourceError(f"the app's body is made of {type(item).__name__}, not bytes")
         self._hold(item)

@@ -309,6 +309,33 @@ def test_a_url_declared_empty_is_asked(archiver: Archiver, name: str, kind: str)
         upstream.wait_closed(10)
 
 
+class AskedOnce:
+    """An app's body that fails where it is asked again after its end."""
+
+    def __init__(self) -> None:
+        self.ended = False
+
+    def __iter__(self) -> AskedOnce:
+        return self
+
+    def __next__(self) -> bytes:
+        if self.ended:
+            raise ValueError("read of closed file")
+        self.ended = True
+        raise StopIteration
+
+
+@pytest.mark.case(24)
+def test_an_empty_body_is_not_asked_again_after_its_end() -> None:
+    def app(environ: Any, start_response: Any) -> AskedOnce:
+        start_response("200 OK", [("Content-Length", "0")])
+        return AskedOnce()
+
+    with wsgiref_server(BundleMiddleware(app, path="/bundle")) as server:
+        query = "&".join(f"path=/{number}" for number in range(9))  # few would be asked in another way
+        assert set(unpacked(server.get(f"/bundle?{query}").body, "b.zip").values()) == {b""}
+
+
 @pytest.mark.case(4, 12, 24)
 @pytest.mark.parametrize("length", [True, False])
 def test_a_path_declared_empty_is_asked(length: bool) -> None:

@@ -177,6 +177,16 @@ def test_no_more_comes_along_than_may_be_held() -> None:
         archiver.close()
 
 
+def test_nobody_is_asked_for_a_bundle_with_a_name_that_is_refused(archiver: Archiver) -> None:
+    with ScriptedUpstream(content(b"x" * 3000)) as upstream:
+        bundle = urls(upstream, "/a", names="strict")
+        bundle.add_url(upstream.url("/b"), "../b")
+        told = problem(archiver.respond(bundle))
+        assert told["status"] == 400
+        assert told["members"] == [{"index": 1, "name": "../b", "reason": "invalid-name"}]
+        assert not upstream.asked
+
+
 def test_empty_members_come_along_too(archiver: Archiver) -> None:
     with ScriptedUpstream(content(b"")) as upstream:
         assert set(unzipped(read(archiver, urls(upstream, *(f"/{n}" for n in range(9))))).values()) == {b""}
