@@ -245,7 +245,7 @@ def test_a_member_that_cannot_be_pinned_is_never_resumed(site: Site, tmp_path: P
 
 def test_a_broken_answer_is_seen_by_the_reader(site: Site) -> None:
     """The harness itself: a body that ends early raises, whatever reads it."""
-    site.write("whole.bin", 1, "tree")
+    site.write("whole.bin", 1, "tree", size=LONG)
     url = f"{site.serve.url}/tree/whole.bin"
     with pytest.raises((http.client.IncompleteRead, OSError)):
         scan(url, at_end=None, into=_Killing(site.serve))
