@@ -102,7 +102,7 @@ class Policy:
     member_seconds: float = 24 * 3600.0  # from a member's opening to its end
 
     inline_bytes: int = 64 * 1024  # members up to this are read whole, so that they need no data descriptor
-    chunk_bytes: int = 256 * 1024  # one read at most; 64 KiB where many upstreams are read at once
+    chunk_bytes: int = 256 * 1024  # one read at most; 64 KiB beyond 16 files and 16 upstreams at once
     step_bytes: int = 1024 * 1024  # read at a time for a quick client on ASGI; for others less, down to one piece
     probe_connections: int = 16  # upstreams asked at once before the head
     held_bytes: int = 16 * 1024 * 1024  # of small members read along with the asking, in one bundle; see inline_bytes

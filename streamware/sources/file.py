@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import threading
 from collections.abc import Iterator
 
 from streamware.errors import BodyClosed, MemberChanged, MemberForbidden, MemberNotFound, SizeMismatch, SourceError
@@ -18,6 +19,9 @@ from streamware.model import Chunks, Facts, File, Member, Tree
 __all__ = ["FileSource", "expand_tree", "open_below"]
 
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+# A piece is what a client that does not read holds in memory; so a few files at a time are read in large ones.
+_SMALL_BYTES = 64 * 1024
+_large = threading.Semaphore(16)
 _NOFOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _DIRECTORY = getattr(os, "O_DIRECTORY", 0)
 
@@ -134,13 +138,14 @@ def _version(found: os.stat_result) -> str:
 class _FileChunks:
     """A window of an open file. The version is looked at once more after the last byte."""
 
-    __slots__ = ("_aborted", "_chunk_bytes", "_fd", "_left", "_offset", "_version")
+    __slots__ = ("_aborted", "_chunk_bytes", "_fd", "_large", "_left", "_offset", "_version")
 
     def __init__(self, fd: int, offset: int, length: int, chunk_bytes: int, version: str | None) -> None:
         self._fd = fd
         self._offset = offset
         self._left = length
-        self._chunk_bytes = chunk_bytes
+        self._large = _large.acquire(blocking=False)
+        self._chunk_bytes = chunk_bytes if self._large else min(chunk_bytes, _SMALL_BYTES)
         self._version = version
         self._aborted = False
 
@@ -175,6 +180,8 @@ class _FileChunks:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+            if self._large:
+                _large.release()
 
 
 def expand_tree(member: Member, tree: Tree) -> Iterator[Member]:

@@ -644,3 +644,18 @@ def test_a_folder_that_is_swapped_for_a_link_is_never_listed_from_outside(root: 
     assert "sub/b.txt" in seen
     assert not [name for name in seen if "secret" in name], seen
     assert refused  # else nothing was tried
+
+
+def test_a_few_files_at_a_time_are_read_in_large_pieces(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(200_000))
+    source = FileSource(str(tmp_path / "large"))
+    opened = [source.open(0, None) for _ in range(20)]
+    first = [len(next(chunks)) for chunks in opened]
+    assert first[0] == 200_000
+    assert first[-1] == 64 * 1024
+    for chunks in opened:
+        chunks.close()
+        chunks.close()
+    again = source.open(0, None)
+    assert len(next(again)) == 200_000
+    again.close()

@@ -94,3 +94,15 @@ def test_many_threads_never_hold_more_than_there_are() -> None:
     assert most <= 3
     gc.collect()
     assert not slots._origins  # nothing is kept of an origin that nobody asks
+
+
+def test_a_few_may_be_read_in_large_pieces_wherever_they_lead() -> None:
+    slots = Slots(50)
+    taken = [slots.take(f"host {number % 3}", 0) for number in range(20)]
+    assert [slot.large for slot in taken if slot] == [True] * 16 + [False] * 4
+    first = taken[0]
+    assert first is not None
+    first.free()
+    first.free()
+    more = [slots.take("host", 0), slots.take("host", 0)]
+    assert [slot.large for slot in more if slot] == [True, False]
