@@ -12,24 +12,20 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from streamware.errors import StreamwareError
-from streamware.inner import DEPTH, aim, deeper, headers_in, identity_of, scope_for
-from streamware.model import Facts, Source
 from streamware.pace import Pace
+from streamware.pumped import Pumped
+from streamware.pumps import Pumps
 from streamware.reply import BytesBody, Reply, ReplyBody
 from streamware.service import Archiver
-from streamware.sources.handover import Handover
-from streamware.sources.subrequest import InnerSource
-from streamware.target import carried
 
 __all__ = [
     "App",
-    "AsgiSubrequests",
     "AsyncBody",
     "Message",
     "Receive",
@@ -37,6 +33,9 @@ __all__ = [
     "Send",
     "admitted",
     "answer",
+    "depth",
+    "post",
+    "release",
     "run",
     "send_reply",
 ]
@@ -48,7 +47,6 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Headers = list[tuple[str, str]]
 T = TypeVar("T")
 
 _TURNS = 16  # pieces given in one round of a loop, 0.1 ms each; an answer to anything else takes some five rounds
@@ -56,32 +54,45 @@ _CLOSE_SECONDS = 5.0  # how long anyone waits for a body to be closed; it goes o
 
 # --- threads -----------------------------------------------------------------------------------------------------
 
-_pools: WeakKeyDictionary[Archiver, dict[int, ThreadPoolExecutor]] = WeakKeyDictionary()
+_pools: WeakKeyDictionary[Archiver, dict[int, Pumps]] = WeakKeyDictionary()
 _pools_lock = threading.Lock()
 # How many bundles this request is inside of. Each depth has its own threads: an outer bundle that waits for an inner
 # one holds a thread while it does, and enough of them would otherwise wait for ever.
-_depth: contextvars.ContextVar[int] = contextvars.ContextVar("streamware.depth", default=0)
+depth: contextvars.ContextVar[int] = contextvars.ContextVar("streamware.depth", default=0)
 
 
-def _pool(archiver: Archiver) -> ThreadPoolExecutor:
-    """The archiver's own threads. They end with the archiver, for nothing else holds the pool."""
-    depth = _depth.get()
+def _pool(archiver: Archiver) -> Pumps:
+    """The archiver's own threads, as many for each depth."""
+    level = depth.get()
     with _pools_lock:
         pools = _pools.setdefault(archiver, {})
-        if depth not in pools:
-            pools[depth] = ThreadPoolExecutor(archiver.policy.pump_threads, f"streamware-pump-{depth}")
-        return pools[depth]
+        if level not in pools:
+            pools[level] = Pumps(archiver.policy.pump_threads, f"streamware-pump-{level}")
+        return pools[level]
 
 
 async def run(archiver: Archiver, call: Callable[..., T], *args: Any) -> T:
     """Call something that blocks, on the archiver's own threads. If the task is cancelled, a body it made is closed."""
     pool = _pool(archiver)
-    job = pool.submit(contextvars.copy_context().run, call, *args)
+    job: Future[T] = Future()
+    pool.submit(partial(contextvars.copy_context().run, _do, job, call, args))
     try:
         return await asyncio.wrap_future(job)
     except asyncio.CancelledError:
-        job.add_done_callback(lambda job: pool.submit(_give_up, job))
+        job.add_done_callback(lambda job: pool.submit(partial(_give_up, job)))
         raise
+
+
+def _do(job: Future[T], call: Callable[..., T], args: tuple[Any, ...]) -> None:
+    if not job.set_running_or_notify_cancel():
+        return
+    try:
+        result = call(*args)
+    except BaseException as error:
+        job.set_exception(error)
+        del error, job  # each would hold the other, by this frame in the error's traceback
+    else:
+        job.set_result(result)
 
 
 async def admitted(archiver: Archiver, client: str, call: Callable[..., Reply], *args: Any) -> Reply:
@@ -102,7 +113,7 @@ def _give_up(job: Future[Any]) -> None:
         reply.body.close()
 
 
-def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> bool:
+def post(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> bool:
     """Have the loop call something, from any thread. False: the loop is closed, so nobody waits there any more."""
     try:
         loop.call_soon_threadsafe(call)
@@ -111,7 +122,7 @@ def _post(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> bool:
     return True
 
 
-def _release(waiter: asyncio.Future[None]) -> None:
+def release(waiter: asyncio.Future[None]) -> None:
     if not waiter.done():
         waiter.set_result(None)
 
@@ -153,8 +164,9 @@ class _Departure:
 class _Turns:
     """Lets so many pieces out in one round of a loop, in order: a hundred bodies must not hold up what else it does."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.bodies = 0  # that are not closed
+        self._loop = loop
         self._left = _TURNS
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -167,13 +179,13 @@ class _Turns:
 
     async def wait(self) -> None:
         """Take a turn in a later round."""
-        waiter = asyncio.get_running_loop().create_future()
+        waiter = self._loop.create_future()
         self._waiting.append(waiter)
         await waiter
 
     def _use(self) -> None:
         if self._left == _TURNS:
-            asyncio.get_running_loop().call_soon(self._next_round)
+            self._loop.call_soon(self._next_round)
         self._left -= 1
 
     def _next_round(self) -> None:
@@ -194,9 +206,9 @@ _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary
 class AsyncBody:
     """A reply's body for an event loop: ``async for piece in body``, then ``await body.close()``.
 
-    A step runs on one of the archiver's threads, ends early where a source would have to be waited for, and gives the
-    thread back. It fills up to ``policy.step_bytes`` for a client that is quick, and less for others (``pace``). A
-    failing body raises its StreamwareError, and the host must then break the connection.
+    It is moved on the archiver's threads into a queue (``pumped``). For a client that is quick that holds up to
+    ``policy.step_bytes`` and is filled again while it is emptied; for others it holds less (``pace``). A failing body
+    raises its StreamwareError, and the host must then break the connection.
 
     :param receive: an ASGI ``receive`` that nobody else reads until ``close()``. It is watched: when the client leaves,
         the body is aborted at once, iteration ends, ``left`` is true, and the body is closed.
@@ -204,26 +216,20 @@ class AsyncBody:
 
     def __init__(self, archiver: Archiver, body: ReplyBody, receive: Receive | _Departure | None = None) -> None:
         self.length = body.length
-        self._archiver = archiver
-        self._body = body
-        self._pieces: list[bytes] = []  # of the last step, last one first
         self._pace = Pace(archiver.policy.step_bytes)
-        self._ended = False
-        self._error: BaseException | None = None
+        self._cut: list[bytes] = []  # of the last piece taken, last one first
         self._waiter: asyncio.Future[None] | None = None
-        self._lock = threading.Lock()  # guards the two below, which say who closes
-        self._stepping = False
-        self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._turns = _turns.setdefault(self._loop, _Turns())
+        self._turns = _turns.setdefault(self._loop, _Turns(self._loop))
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._departure = _Departure(receive) if callable(receive) else receive
         self._owns_departure = callable(receive)
+        self._pumped: Pumped | None = None
         if isinstance(body, BytesBody):  # in memory already: no thread is needed, nor waited for
-            self._pieces = list(body)
-            self._ended = self._closing = True
+            self._cut = list(body)
             self._closed.set_result(None)
         else:
+            self._pumped = Pumped(body, _pool(archiver), self._news, self._end)
             self._turns.bodies += 1
             self._closed.add_done_callback(self._turns.body_closed)
         if self._departure is not None:
@@ -241,104 +247,80 @@ class AsyncBody:
         self._pace.asked(self._loop.time())
         if not self._turns.take():
             await self._turns.wait()
-        if self._pieces and not self.left:
-            return self._give()
-        if not self._closing:
-            self._stepping = True
-            try:
-                step = _pool(self._archiver).submit(self._step)
-            except RuntimeError:  # the interpreter is ending
-                self._stepping = False
-                raise
-            waiter = self._waiter = self._loop.create_future()
-            step.add_done_callback(lambda _: _post(self._loop, lambda: _release(waiter)))
-            try:
-                await waiter
-            except asyncio.CancelledError:
-                self._close_soon()
-                raise
-            if not self.left:
-                try:
-                    self._pieces = step.result()
-                finally:
-                    del step  # it holds its error, and that error's traceback this frame
-                if self._pieces:
-                    return self._give()
-        await self.close()
-        raise StopAsyncIteration
-
-    def _give(self) -> bytes:
-        piece, *rest = self._pace.cut(self._pieces.pop(), self._turns.bodies)
-        self._pieces += reversed(rest)
+        piece = self._next()
+        while piece is None and not self.left:
+            pumped = self._pumped
+            if pumped is None:
+                break
+            if pumped.quiet:
+                await self._wait(pumped)
+            elif pumped.over:
+                error, pumped.error = pumped.error, None  # its traceback holds the body, and nobody else is told of it
+                if error is not None:
+                    try:
+                        raise error
+                    finally:
+                        del error
+                break
+            piece = self._next()
+        if piece is None or self.left:
+            await self.close()
+            raise StopAsyncIteration
         self._pace.gave(len(piece), self._loop.time())
         return piece
 
+    def _next(self) -> bytes | None:
+        if self._cut:
+            return self._cut.pop()
+        pumped = self._pumped
+        taken = None if pumped is None else pumped.take()
+        if pumped is None or taken is None:
+            return None
+        bodies = self._turns.bodies
+        budget = self._pace.budget(bodies)
+        if budget and pumped.held * 2 <= budget:
+            pumped.pull(budget)  # before the queue is empty, so that it need not be waited for
+        self._cut = self._pace.cut(taken, bodies)
+        self._cut.reverse()
+        return self._cut.pop()
+
+    async def _wait(self, pumped: Pumped) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        pumped.waits = True  # said first: a step that ends just now, and so keeps pull() from beginning one, sees it
+        pumped.pull(self._pace.budget(self._turns.bodies))
+        if not pumped.quiet:
+            pumped.waits = False
+            return
+        try:
+            await waiter
+        except asyncio.CancelledError:
+            pumped.close_soon()
+            raise
+
     async def close(self) -> None:
         """Close the body: after the step that runs, if one does, and waited for within bounds. Idempotent."""
-        self._close_soon()
-        self._pieces = []
+        if self._pumped is not None:
+            self._pumped.close_soon()
+        self._cut = []
         await asyncio.wait({self._closed}, timeout=_CLOSE_SECONDS)
         if self._departure is not None and self._owns_departure:
             await self._departure.close()
 
     def _leave(self) -> None:
-        self._close_soon()
+        if self._pumped is not None:
+            self._pumped.close_soon()
         if self._waiter is not None:
-            _release(self._waiter)
+            release(self._waiter)
 
-    def _close_soon(self) -> None:
-        with self._lock:
-            if self._closing:
-                return
-            self._closing = True
-            stepping = self._stepping
-        if not self._ended:
-            self._body.abort()
-        if not stepping:  # else the step closes as it ends
-            try:
-                _pool(self._archiver).submit(self._close_body)
-            except RuntimeError:  # the interpreter is ending
-                self._close_body()
+    # On a pump thread:
 
-    def _step(self) -> list[bytes]:
-        """On a pump thread: the next pieces, last one first; none at the end."""
-        try:
-            return self._fill()
-        finally:
-            with self._lock:
-                self._stepping = False
-                last = self._closing = self._closing or self._ended
-            if last:
-                self._close_body()
+    def _news(self) -> None:
+        waiter = self._waiter
+        if waiter is not None:
+            post(self._loop, partial(release, waiter))
 
-    def _fill(self) -> list[bytes]:
-        pieces: list[bytes] = []
-        size, budget = 0, self._pace.budget(self._turns.bodies)
-        try:
-            if self._error is not None:
-                raise self._error
-            while not size or (size < budget and self._body.ready()):
-                piece = next(self._body)
-                if piece:
-                    pieces.append(piece)
-                    size += len(piece)
-        except StopIteration:
-            self._ended = True
-        except BaseException as error:
-            self._ended = not pieces
-            if not pieces:
-                raise
-            self._error = error  # what came before it goes out first
-        pieces.reverse()
-        return pieces  # not joined: each is worth a send, and a join would hold a step's bytes twice
-
-    def _close_body(self) -> None:
-        try:
-            self._body.close()
-        except Exception:
-            _log.exception("a body failed while it was closed")
-        self._error = None  # its traceback holds this body, and nobody is told of it any more
-        _post(self._loop, lambda: _release(self._closed))
+    def _end(self) -> None:
+        post(self._loop, partial(release, self._closed))
 
 
 async def send_reply(archiver: Archiver, reply: Reply, method: str, receive: Receive, send: Send) -> None:
@@ -397,162 +379,3 @@ async def _sent(send: Send, message: Message) -> bool:
     except OSError:
         return False  # how ASGI 2.4 lets a server say that the client is gone
     return True
-
-
-# --- sub-requests in ---------------------------------------------------------------------------------------------
-
-
-class AsgiSubrequests:
-    """Makes sources of members that an ASGI app answers. Made on the loop; the sources are used from pump threads.
-
-    The app runs as a task on the loop and is never far ahead of its reader. An answer that is given up is cancelled.
-
-    :param scope: the outer request's, as it was before the app saw it; it is copied, not changed.
-    :param only: lower-case names of the outer request's headers that are passed on; None for the caller's credentials
-        and what goes with them (``target.carried``).
-    :param bundle_path: the path that members must not lead to; None where that has been checked.
-    """
-
-    def __init__(
-        self,
-        app: App,
-        scope: Scope,
-        archiver: Archiver,
-        *,
-        only: frozenset[str] | None = None,
-        bundle_path: str | None = None,
-    ) -> None:
-        self._app = app
-        self._scope = scope
-        self._seconds = archiver.policy.read_timeout_seconds
-        self._max_depth = archiver.policy.max_subrequest_depth
-        self._bundle_path = bundle_path
-        headers = headers_in(scope)
-        self._carried = carried(headers, only)
-        self._host = next((value for name, value in headers if name == "host"), "")
-        self._root = str(scope.get("root_path", ""))
-        self._loop = asyncio.get_running_loop()
-        self._context = contextvars.copy_context()
-        self._lock = threading.Lock()
-        self._live: set[_Exchange] = set()
-        self._aborted = False
-
-    def __call__(self, href: str, pinned: Facts | None = None) -> Source:
-        """The source of a member; ``pinned`` is what has been declared of it.
-
-        :raises InvalidTarget: the href is no path, or leads to the bundles.
-        :raises LoopDetected: it would stand inside of too many bundles.
-        """
-        target = aim(href, self._bundle_path)
-        depth = deeper(self._scope, self._max_depth)
-
-        def call(method: str, headers: Headers) -> _Exchange:
-            scope = scope_for(self._scope, method, self._carried + headers, target=target)
-            scope[DEPTH] = depth
-            exchange = _Exchange(self._app, scope, self._loop, self._context, self._seconds, self._live.discard)
-            with self._lock:
-                self._live.add(exchange)
-                aborted = self._aborted
-            if aborted:
-                exchange.abort()
-            exchange.begin()
-            return exchange
-
-        return InnerSource(call, identity=identity_of(self._host, self._root, target), pinned=pinned)
-
-    def abort(self) -> None:
-        """Give up all answers, and whatever is asked from now on. From any thread, at once."""
-        with self._lock:
-            self._aborted = True
-            live = tuple(self._live)
-        for exchange in live:
-            exchange.abort()
-
-
-class _Exchange(Handover):
-    """One request into an ASGI app: the loop's half of the handover."""
-
-    def __init__(
-        self,
-        app: App,
-        scope: Scope,
-        loop: asyncio.AbstractEventLoop,
-        context: contextvars.Context,
-        seconds: float,
-        ended: Callable[[_Exchange], object],
-    ) -> None:
-        super().__init__(seconds=seconds, head=scope["method"] == "HEAD")
-        self._app = app
-        self._scope = scope
-        self._loop = loop
-        self._context = context
-        self._tell_ended = ended
-        self._asked = False
-        # Made and used on the loop only:
-        self._task: asyncio.Task[None] | None = None
-        self._room: asyncio.Future[None] | None = None
-        self._gone: asyncio.Future[None] | None = None
-
-    def start_app(self) -> bool:
-        return _post(self._loop, self._start)
-
-    def resume_app(self) -> bool:
-        return _post(self._loop, self._resume)
-
-    def stop_app(self) -> bool:
-        return _post(self._loop, self._stop)
-
-    def _start(self) -> None:
-        if self._aborted:
-            self._end(None)
-            return
-        self._gone = self._loop.create_future()
-        self._task = self._context.run(self._loop.create_task, self._run())
-        _running.add(self._task)
-        self._task.add_done_callback(_running.discard)
-
-    def _stop(self) -> None:
-        if self._task is None or self._gone is None or self._gone.done():
-            return
-        if not self._complete:
-            self._task.cancel()
-        _release(self._gone)
-
-    def _resume(self) -> None:
-        if self._room is not None:
-            _release(self._room)
-
-    async def _run(self) -> None:
-        _depth.set(_depth.get() + 1)
-        error: BaseException | None = None
-        try:
-            await self._app(self._scope, self._receive, self._send)
-        except Exception as failure:
-            error = failure
-            # Whoever waits for the member learns what failed, and no framework around the app sees it.
-            _log.exception("the app failed while it answered for a member: %s", self._scope["path"])
-        finally:
-            self._end(error)
-
-    def _end(self, error: BaseException | None) -> None:
-        self._tell_ended(self)
-        self.finish(error)
-
-    async def _receive(self) -> Message:
-        if not self._asked:
-            self._asked = True
-            return {"type": "http.request", "body": b"", "more_body": False}
-        assert self._gone is not None
-        await asyncio.shield(self._gone)
-        return {"type": "http.disconnect"}
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.put_head(message["status"], headers_in(message))
-        elif message["type"] == "http.response.body":
-            self._room = self._loop.create_future()
-            if self.put(bytes(message.get("body", b"")), last=not message.get("more_body", False)):
-                await self._room
-
-
-_running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly

@@ -12,7 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from streamware.edge import App, AsgiSubrequests, Message, Receive, Scope, Send, answer
+from streamware.edge import App, Message, Receive, Scope, Send, answer
+from streamware.edge_subrequests import AsgiSubrequests
 from streamware.errors import InvalidManifest, LimitExceeded, RequestError, StreamwareError
 from streamware.held import HeldSend, HeldStart, LateAnswer
 from streamware.inner import DEPTH, environ_for, headers_in, headers_of, path_in, scope_for

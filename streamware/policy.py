@@ -118,7 +118,7 @@ class Policy:
     ahead_threads: int = 64  # threads that open members ahead, of all bundles together
     ledger_versions: int = 100_000  # member versions whose checksums this process remembers
     ledger_seconds: float = 30 * 24 * 3600.0  # and how long anyone remembers one
-    pump_threads: int = 64  # threads that move bytes for ASGI hosts
+    pump_threads: int = 32  # threads that move bytes for ASGI hosts; a client that takes nothing holds none
 
     # Signs the links to saved manifests; all replicas need the same. None: a random one, so that links end with the
     # process that made them.

@@ -30,7 +30,7 @@ FLOORS = {
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall crew early ahead walk pump
+            checksums coding recall crew pumps pumped early ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -40,7 +40,7 @@ FLOORS = {
         2: "admission service job links prober",
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge intercept held middleware resources
+            edge edge_subrequests intercept held middleware resources
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
             server.raw server.run server.settings server.state server.workers
             __main__
@@ -83,7 +83,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.subrequest": {"sources.proof"},
     "proxy": {"answer", "dial", "exchange", "slots", "sources.upstream", "traces"},
     "held": {"edge", "intercept"},
-    "middleware": {"edge", "held", "intercept"},
+    "pumped": {"pumps"},
+    "edge_subrequests": {"edge"},
+    "middleware": {"edge", "edge_subrequests", "held", "intercept"},
     "resources": {"edge"},
     "server.guard": {"edge", "server.page"},
     "server.listing": {"server.files", "server.page"},

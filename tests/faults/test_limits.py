@@ -25,7 +25,8 @@ from typing import Any
 import pytest
 
 from streamware import Archiver, Bundle, Conditions, Member, Policy
-from streamware.edge import AsgiSubrequests, answer
+from streamware.edge import answer
+from streamware.edge_subrequests import AsgiSubrequests
 from streamware.errors import InvalidName, LimitExceeded, Overloaded, StreamwareError, TooManyDownloads, TooSlow
 from streamware.middleware import AsyncBundleMiddleware, BundleMiddleware
 from streamware.model import Path as InnerPath
