@@ -41,6 +41,7 @@ __all__ = ["Client", "UpstreamSource"]
 # Read and thrown away at most where a server knows no ranges: five seconds of 100 Mbit/s, well inside the patience of
 # whoever waits for the first byte.
 _SKIP_BYTES = 64 * 1024 * 1024
+_GZIP = {"Accept-Encoding": "gzip, identity;q=0.5"}  # RFC 9110 section 12.5.3
 
 
 class Client(Protocol):
@@ -106,6 +107,8 @@ class UpstreamSource:
         self._given_etag = self._pin = etag
         self._given_digest = self._digest = digest
         self._proved = proved
+        self._gzip = False
+        self.coding: str | None = None  # of the answer whose bytes are given
         self._seen: dict[int, str] = {}  # place -> validator it showed
         self._kept: tuple[Exchange, Facts, float] | None = None
         self._held: bytes | None = None  # all of the content
@@ -115,6 +118,21 @@ class UpstreamSource:
     @property
     def instant(self) -> bool:
         return self._held is not None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes there are, as declared or as an answer told."""
+        return self._size
+
+    @property
+    def keeps(self) -> bool:
+        return self._kept is not None
+
+    def take_gzip(self) -> None:
+        """From here on a gzip-coded body is as good as another: what is promised and given is the representation,
+        and ``coding`` says which it is once its first byte has come (RFC 9110 section 8.4).
+        """
+        self._gzip = True
 
     def probe(self, *, keep: bool = False, hold: int = 0) -> Facts:
         """Ask with HEAD, and with GET where that says too little or anything bad; with ``keep`` with GET at once, as
@@ -209,6 +227,8 @@ class UpstreamSource:
 
     def _ask(self, method: str, place: int, extra: Mapping[str, str], stop: Stop) -> Exchange:
         url = self._places[place]
+        if self._gzip:
+            extra = {**extra, **_GZIP}
         if isinstance(url, str):
             return self._client.ask(method, url, self._content, self._own, extra, stop)
         try:
@@ -281,8 +301,8 @@ class UpstreamSource:
         try:
             exchange = self._ask("HEAD", place, {}, stop)
             exchange.discard()
-            facts = facts_of_whole(exchange.head)
-            if not facts.size:  # some frameworks measure the body they did not make, and say 0
+            facts = facts_of_whole(exchange.head, gzip=self._gzip)
+            if not facts.size and facts.coding is None:  # some frameworks measure the body they did not make, and say 0
                 return None
             self._check(place, exchange.head, facts)
         except (UpstreamTimeout, UpstreamUnreachable, SourceError):
@@ -307,7 +327,7 @@ class UpstreamSource:
         return exchange, self._settled(place, facts)
 
     def _whole(self, head: Head) -> Facts:
-        facts = facts_of_whole(head)
+        facts = facts_of_whole(head, gzip=self._gzip)
         if facts.size is None and not head.chunked and self._given_size is None and self._given_digest is None:
             raise UpstreamError(
                 f"{head.url}: a body without length that ends when the connection does: its end proves nothing"
@@ -322,6 +342,9 @@ class UpstreamSource:
     def _opened(self, place: int, start: int, length: int | None, stop: Stop) -> UpstreamChunks:
         size = self._size
         if start == 0 and (length is None or size is None or length == size):
+            if self._gzip:  # nothing was given yet, and this answer may come in another coding
+                self._seen.clear()
+                self._size, self._digest, self._pin = self._given_size, self._given_digest, self._given_etag
             exchange, facts = self._get(place, stop)
             self._continue_from(facts)
             promise = length if length is not None else self._size
@@ -348,7 +371,7 @@ class UpstreamSource:
         try:
             head = exchange.head
             if head.status == 206:
-                facts, skip = facts_of_part(head, start, end), 0
+                facts, skip = facts_of_part(head, start, end, gzip=self._gzip), 0
             elif head.status == 200:
                 facts, skip = self._whole(head), start
             elif head.status == 416:
@@ -356,6 +379,8 @@ class UpstreamSource:
             else:
                 raise refusal(head)
             self._check(place, head, facts)
+            if start and facts.coding != self.coding:
+                raise MemberChanged(f"{head.url}: coded as {facts.coding}, and earlier bytes as {self.coding}")
             if start and is_strong(pin) and facts.validator != pin:
                 raise MemberChanged(f"{head.url}: the validator is {facts.validator}, and earlier bytes were of {pin}")
             if skip > _SKIP_BYTES:
@@ -417,13 +442,16 @@ class UpstreamSource:
     # --- promises ---
 
     def _continue_from(self, facts: Facts) -> None:
-        if self._given_etag is None:
+        self.coding = facts.coding
+        if self._given_etag is None or facts.coding is not None:
             self._pin = facts.validator
 
     def _check(self, place: int, head: Head, facts: Facts) -> None:
         size, pin, digest = self._size, self._given_etag or self._seen.get(place), self._digest
         if size is not None and facts.size is not None and facts.size != size:
             raise SizeMismatch(f"{head.url}: {facts.size} bytes, and {size} were promised")
+        if pin is not None and facts.coding is not None:
+            pin = f"W/{pin.removeprefix('W/')}"  # a server that codes may weaken the tag (RFC 9110 section 8.8.1)
         if pin is not None and not same_version(pin, facts.validator):
             raise MemberChanged(f"{head.url}: the validator is {facts.validator}, and {pin} was expected")
         if digest is not None and facts.digest not in (None, digest):
@@ -455,13 +483,20 @@ class _Reading:
         self._pin = pin  # the validator of the bytes given so far
         self._proved = proved
 
+    @property
+    def _sums(self) -> bool:
+        """Whether what is joined wrongly shows at its end, and right bytes are the same wherever they come from; two
+        gzip-coded bodies of one content need not be.
+        """
+        return self._proved and self._source.coding is None
+
     def joins(self, given: int) -> bool:
         size, wanted = self._source._size, self._length
         if wanted is None and size is not None:
             wanted = size - self._start
         if given == wanted:  # nothing is missing
             return False
-        return self._proved or is_strong(self._pin)
+        return self._sums or is_strong(self._pin)
 
     def again(self, place: int, given: int, until: float) -> UpstreamChunks:
         source, start, length = self._source, self._start, self._length
@@ -471,6 +506,6 @@ class _Reading:
             return chunks
         end = source._size if length is None else start + length
         # A mirror's own validator says no more than that its version is the one it had before.
-        asked, pin = (source._seen.get(place), None) if self._proved else (self._pin, self._pin)
+        asked, pin = (source._seen.get(place), None) if self._sums else (self._pin, self._pin)
         with source._counted(self._stop):
             return source._part(place, start + given, end, self._stop, asked, pin, until)[0]
