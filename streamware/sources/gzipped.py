@@ -187,6 +187,7 @@ class GzippedSource:
         self._tagged = tagged
         self._check = check
         self._source: Representation | None = make()  # raises where it cannot be asked at all
+        self._starting: Chunks | None = None  # whose first bytes are waited for
         self._aborted = False
 
     def probe(self, *, keep: bool = False) -> Facts:
@@ -212,19 +213,26 @@ class GzippedSource:
         assert length is None
         source = self._made()
         chunks = _Chunks(source, source.open(0, None), self._url, self._promises, self._check)
+        self._starting = chunks
         try:
+            if self._aborted:  # before there was anything that it could have stopped
+                chunks.abort()
             chunks.start()
         except BaseException:
             chunks.close()
             raise
+        finally:
+            self._starting = None
         return chunks
 
     def abort(self) -> None:
         """From any thread."""
         self._aborted = True
-        source = self._source
+        source, starting = self._source, self._starting
         if source is not None:
             source.abort()
+        if starting is not None:
+            starting.abort()
 
     def close(self) -> None:
         source, self._source = self._source, None

@@ -179,7 +179,7 @@ class UpstreamSource:
         tries = self._tries(stop)
         chunks = None
         if start == 0 and self._kept is not None:
-            chunks = self._kept_chunks(size if length is None else length)
+            chunks = self._kept_chunks(size if length is None else length, stop)
         if chunks is None:
             self.close()
             chunks = tries.open(lambda place: self._open(place, start, length, stop))
@@ -415,7 +415,7 @@ class UpstreamSource:
             return False
         return exchange.head.status == 200 and framed_length(exchange.head) is None
 
-    def _kept_chunks(self, promise: int | None) -> UpstreamChunks | None:
+    def _kept_chunks(self, promise: int | None, stop: Stop) -> UpstreamChunks | None:
         """The kept answer with its first bytes read; None if its connection died while it waited."""
         assert self._kept is not None
         (exchange, facts, since), self._kept = self._kept, None
@@ -432,7 +432,8 @@ class UpstreamSource:
             failed=self._client.failed,
         )
         try:
-            chunks.start()
+            with stop.ending(chunks.abort):
+                chunks.start()
         except (UpstreamError, SizeMismatch):
             self._client.retried()
             return None
