@@ -100,7 +100,8 @@ class Source(Protocol):
 
     Some attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
     ``holds`` True that ``probe`` takes ``hold=``, a number of bytes: content of no more may be read along, is then
-    given by the next ``open(0, ...)``, and makes the source ``instant``; ``serial`` True that only the calling thread
+    given by the next ``open(0, ...)``, and makes the source ``instant`` (``held_bytes`` of it, where that is not the
+    size that ``probe`` told); ``serial`` True that only the calling thread
     may use it, one call at a time, ``bound`` True that what a thread opens it had better read and close itself;
     ``abort()``, from any thread, makes a blocked ``open()``, and every later one, raise BodyClosed; ``spare()`` False
     says that it had better wait for its turn just now. A source without ``instant`` or ``serial`` is also opened before

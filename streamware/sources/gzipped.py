@@ -40,9 +40,13 @@ class Representation(Protocol):
 
     @property
     def keeps(self) -> bool:
-        """Whether an answer is held open for the next opening."""
+        """Whether the next opening is of an answer that came already."""
 
-    def probe(self, *, keep: bool = False) -> Facts: ...
+    @property
+    def held_bytes(self) -> int:
+        """How many of its bytes came already; 0: not all of them."""
+
+    def probe(self, *, keep: bool = False, hold: int = 0) -> Facts: ...
 
     def spare(self) -> bool: ...
 
@@ -172,6 +176,8 @@ class GzippedSource:
     :param check: whether gzip bodies are inflated where that is not needed to know their size.
     """
 
+    holds = True
+
     def __init__(
         self,
         make: Callable[[], Representation],
@@ -190,14 +196,22 @@ class GzippedSource:
         self._starting: Chunks | None = None  # whose first bytes are waited for
         self._aborted = False
 
-    def probe(self, *, keep: bool = False) -> Facts:
+    @property
+    def instant(self) -> bool:
+        return self.held_bytes > 0
+
+    @property
+    def held_bytes(self) -> int:
+        return 0 if self._source is None else self._source.held_bytes
+
+    def probe(self, *, keep: bool = False, hold: int = 0) -> Facts:
         """What does not depend on the coding: a layout may not, as each answer may come in another.
 
         The validator is a weak one, as only that is common to both (RFC 9110 section 8.8.3.3).
         """
         source = self._made()
         try:
-            facts = source.probe(keep=keep)
+            facts = source.probe(keep=keep, hold=hold)
         finally:
             if not source.keeps:  # what it has seen of this answer is no promise for the next
                 self._source = None

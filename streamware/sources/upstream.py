@@ -126,7 +126,12 @@ class UpstreamSource:
 
     @property
     def keeps(self) -> bool:
-        return self._kept is not None
+        """Whether the next opening is of an answer that came already."""
+        return self._kept is not None or self._held is not None
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._held or b"")
 
     def take_gzip(self) -> None:
         """From here on a gzip-coded body is as good as another: what is promised and given is the representation,
@@ -270,7 +275,10 @@ class UpstreamSource:
             exchange = self._ask("GET", place, {"Range": f"bytes=0-{most - 1}"}, stop)
             head = exchange.head
             try:
-                facts = facts_of_part(head, 0, most, at_most=True) if head.status == 206 else self._whole(head)
+                if head.status == 206:
+                    facts = facts_of_part(head, 0, most, at_most=True, gzip=self._gzip)
+                else:
+                    facts = self._whole(head)
                 self._check(place, head, facts)
             except BaseException:
                 exchange.discard()
@@ -282,6 +290,8 @@ class UpstreamSource:
                 raise
             return None
         size = facts.size
+        if size is None and self._gzip:  # coded on the fly, and not longer for that
+            return self._read_open(exchange, facts, most)
         if size is None or (head.status == 200 and size > most):
             exchange.discard()
             return self._settled(place, facts)
@@ -294,7 +304,24 @@ class UpstreamSource:
             chunks.close()
         if size <= most and facts.digest in (None, sha256(data).digest()):
             self._held = data
+            self.coding = facts.coding
         return self._settled(place, facts)
+
+    def _read_open(self, exchange: Exchange, facts: Facts, most: int) -> Facts | None:
+        """Read an answer whose end only its last chunk tells, and hold it if that comes soon enough."""
+        data = bytearray()
+        with closing(self._chunks(exchange, None, ends=False)) as chunks:
+            try:
+                while piece := next(chunks, b""):
+                    data += piece
+                    if len(data) > most:
+                        return facts
+            except (UpstreamError, SizeMismatch):
+                return None
+        if facts.digest in (None, sha256(data).digest()):
+            self._held = bytes(data)
+            self.coding = facts.coding
+        return facts
 
     def _ask_head(self, place: int, stop: Stop) -> Facts | None:
         """What HEAD says, if it is good and of use; it never decides alone, as many servers give it little thought."""

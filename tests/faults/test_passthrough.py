@@ -403,7 +403,7 @@ def test_a_coded_body_goes_on_where_it_broke(
         assert raw_of(whole(archiver.open(one(upstream.url("/a")))))[1] == deflate_of(CODED)
         _, second = upstream.requests
         assert second.headers["if-range"] == CODED_TAG
-        assert re.match("bytes=2[0-9]{5}-", second.headers["range"])
+        assert re.match("bytes=[1-9][0-9]*-", second.headers["range"])
         assert second.headers["accept-encoding"].startswith("gzip")
     assert "broke off" in caplog.text
     assert not [r for r in caplog.records if r.levelno > logging.WARNING]
@@ -452,8 +452,10 @@ def test_a_mirror_may_code_or_not(archiver: Archiver, first: str) -> None:
             raw_of(whole(archiver.open(bundle)))
 
 
-def test_the_head_may_speak_of_another_coding_than_the_body(archiver: Archiver) -> None:
+@pytest.mark.parametrize("check", [True, False])
+def test_the_head_may_speak_of_another_coding_than_the_body(check: bool) -> None:
     """As nginx has it, which codes no HEAD: asked for before the head of the archive, opened at its turn."""
+    archiver = Archiver(Policy(**FAST, held_bytes=1, verify_passthrough=check))
 
     def script(request: Request, peer: Peer) -> None:
         (content(DATA) if request.method == "HEAD" else sends(CODED, etag='W/"v1"'))(request, peer)
@@ -464,6 +466,33 @@ def test_the_head_may_speak_of_another_coding_than_the_body(archiver: Archiver) 
             bundle.add_url(upstream.url("/a"), f"{n}.log", passthrough=True)
         assert raw_of(whole(archiver.open(bundle)))[1] == deflate_of(CODED)
         assert upstream.asked[:10] == ["HEAD /a"] * 10
+    archiver.close()
+
+
+@pytest.mark.parametrize("how", ["sized", "chunked", "parts", "plain"])
+@pytest.mark.parametrize("large", [True, False])
+def test_small_ones_come_along_with_the_asking(checking: Archiver, how: str, large: bool) -> None:
+    data = DATA if large else DATA[:5000]
+    coded, lines = (data, []) if how == "plain" else (gzip.compress(data), ["Content-Encoding: gzip"])
+    script = content(coded, *lines, etag=CODED_TAG, chunked=how in ("chunked", "plain"), ranges=how == "parts")
+    with ScriptedUpstream(script) as upstream:
+        bundle = Bundle("b.zip")
+        for n in range(12):
+            bundle.add_url(upstream.url("/a"), f"{n}.log", passthrough=True)
+        with zipfile.ZipFile(BytesIO(whole(checking.open(bundle)))) as opened:
+            assert opened.testzip() is None
+            assert {opened.read(name) for name in opened.namelist()} == {data}
+        assert len(upstream.requests) == (24 if large else 12)
+
+
+def test_one_that_breaks_off_as_it_comes_along_is_opened_at_its_turn(checking: Archiver) -> None:
+    small = sends(gzip.compress(DATA[:5000]))
+    with ScriptedUpstream(in_turn(*[cut(small, "reset", 700)] * 12, small)) as upstream:
+        bundle = Bundle("b.zip")
+        for n in range(12):
+            bundle.add_url(upstream.url("/a"), f"{n}.log", passthrough=True)
+        with zipfile.ZipFile(BytesIO(whole(checking.open(bundle)))) as opened:
+            assert {opened.read(name) for name in opened.namelist()} == {DATA[:5000]}
 
 
 @pytest.mark.parametrize(("tag", "fits"), [('"v1"', True), ('W/"v1"', True), ('"v2"', False), ('W/"v2"', False)])
@@ -498,7 +527,7 @@ def test_nothing_is_remembered_of_the_members_compressed_size(checking: Archiver
 @pytest.mark.parametrize("at", [0, 8, 290_000])
 def test_abort_ends_a_body_at_once(at: int, members: int, passthrough: bool) -> None:
     """While its first bytes are waited for, in the opening, too."""
-    made = Archiver(Policy(read_timeout_seconds=20.0))
+    made = Archiver(Policy(read_timeout_seconds=20.0, held_bytes=1))
     with ScriptedUpstream(cut(sends(CODED) if passthrough else content(DATA), "stall", at)) as upstream:
         bundle = Bundle("b.zip")
         bundle.add_data("first", b"first")
