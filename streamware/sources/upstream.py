@@ -41,6 +41,8 @@ __all__ = ["Client", "UpstreamSource"]
 # Read and thrown away at most where a server knows no ranges: five seconds of 100 Mbit/s, well inside the patience of
 # whoever waits for the first byte.
 _SKIP_BYTES = 64 * 1024 * 1024
+_SOON_SECONDS = 0.5  # within which an answer of unknown length must have come whole to be held
+_LOOK_SECONDS = 0.005
 _GZIP = {"Accept-Encoding": "gzip, identity;q=0.5"}  # RFC 9110 section 12.5.3
 
 
@@ -291,7 +293,7 @@ class UpstreamSource:
             return None
         size = facts.size
         if size is None and self._gzip:  # coded on the fly, and not longer for that
-            return self._read_open(exchange, facts, most)
+            return self._read_open(exchange, facts, most, stop)
         if size is None or (head.status == 200 and size > most):
             exchange.discard()
             return self._settled(place, facts)
@@ -307,15 +309,22 @@ class UpstreamSource:
             self.coding = facts.coding
         return self._settled(place, facts)
 
-    def _read_open(self, exchange: Exchange, facts: Facts, most: int) -> Facts | None:
+    def _read_open(self, exchange: Exchange, facts: Facts, most: int, stop: Stop) -> Facts | None:
         """Read an answer whose end only its last chunk tells, and hold it if that comes soon enough."""
-        data = bytearray()
+        data, until = bytearray(), time.monotonic() + _SOON_SECONDS
         with closing(self._chunks(exchange, None, ends=False)) as chunks:
             try:
-                while piece := next(chunks, b""):
+                while True:
+                    while not chunks.ready():  # one that is made as it goes is not waited for before all others
+                        if time.monotonic() > until:
+                            return facts
+                        stop.wait(_LOOK_SECONDS)
+                    piece = next(chunks, b"")
                     data += piece
                     if len(data) > most:
                         return facts
+                    if not piece:
+                        break
             except (UpstreamError, SizeMismatch):
                 return None
         if facts.digest in (None, sha256(data).digest()):

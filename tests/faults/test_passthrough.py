@@ -485,6 +485,29 @@ def test_small_ones_come_along_with_the_asking(checking: Archiver, how: str, lar
         assert len(upstream.requests) == (24 if large else 12)
 
 
+def test_one_that_is_made_as_it_goes_does_not_hold_up_the_head(checking: Archiver) -> None:
+    going = threading.Event()
+
+    def script(request: Request, peer: Peer) -> None:
+        coded = gzip.compress(DATA[:5000], mtime=0)
+        peer.send(answer(b"", "Content-Encoding: gzip", "Transfer-Encoding: chunked", length=None))
+        peer.send(b"64\r\n%b\r\n" % coded[:100])
+        if not going.wait(5):
+            return
+        peer.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(coded) - 100, coded[100:]))
+
+    with ScriptedUpstream(script) as upstream:
+        bundle = Bundle("b.zip")
+        for n in range(12):
+            bundle.add_url(upstream.url("/a"), f"{n}.log", passthrough=True)
+        began = time.monotonic()
+        body = checking.open(bundle)
+        assert time.monotonic() - began < 3
+        going.set()
+        with zipfile.ZipFile(BytesIO(whole(body))) as opened:
+            assert {opened.read(name) for name in opened.namelist()} == {DATA[:5000]}
+
+
 def test_one_that_breaks_off_as_it_comes_along_is_opened_at_its_turn(checking: Archiver) -> None:
     small = sends(gzip.compress(DATA[:5000]))
     with ScriptedUpstream(in_turn(*[cut(small, "reset", 700)] * 12, small)) as upstream:
