@@ -24,11 +24,11 @@ from streamware.errors import (
 from streamware.formats import tar
 from streamware.formats import zip as zip_
 from streamware.formats.names import Unique, clean
-from streamware.model import Bundle, Facts, Format, Member
+from streamware.model import Bundle, Facts, Format, Member, Url
 from streamware.plan import Entry, Layout, Method, Plan, Table
 from streamware.policy import Policy
 
-__all__ = ["CODINGS", "COMPRESSED", "MEDIA_TYPES", "Assembly", "assemble"]
+__all__ = ["CODINGS", "COMPRESSED", "MEDIA_TYPES", "Assembly", "assemble", "passes"]
 
 MEDIA_TYPES: Mapping[Format, str] = {
     "zip": "application/zip",
@@ -111,7 +111,7 @@ def assemble(
     strict = bundle.names == "strict"
     most, deepest = policy.max_name_bytes, policy.max_path_depth
     newest = 0
-    pinned = known = timed = True
+    pinned = known = timed = same = True
     for index, member, found in members:
         try:
             wanted = _wanted(member, strict)
@@ -132,6 +132,7 @@ def assemble(
         strong = version is not None and not version.startswith("W/")
         modified = found.modified if member.modified is None else member.modified
         pinned = pinned and (strong or member.proved)
+        same = same and not entry.passthrough  # else how it is coded is its server's affair
         known = known and (strong or member.proved or version is not None or found.modified is not None)
         timed = timed and modified is not None
         newest = max(newest, modified or 0)
@@ -148,7 +149,7 @@ def assemble(
         compressed = bundle.compress != "stored" or plan.coding is not None
         # What comes out of isal depends on the blocks that go in.
         coder = f"{coder} {policy.chunk_bytes}" if compressed else ""
-        plan.etag = _etag(bundle, entries, versions.digest(), base_etag, policy, coder, weak=not pinned)
+        plan.etag = _etag(bundle, entries, versions.digest(), base_etag, policy, coder, weak=not (pinned and same))
     return Assembly(
         plan=plan,
         entries=entries,
@@ -158,6 +159,13 @@ def assemble(
         ranges=pinned and plan.length is not None,
         pins=pins.hexdigest(),
     )
+
+
+def passes(member: Member, bundle: Bundle) -> bool:
+    """Whether a member's server may send it gzip-coded, to be passed on: a permission, which counts for nothing where
+    it cannot be used.
+    """
+    return member.passthrough and bundle.format == "zip" and isinstance(member.content, Url) and member.size != 0
 
 
 def _wanted(member: Member, strict: bool) -> str:
@@ -194,7 +202,8 @@ def _entry(name: str, member: Member, found: Facts, bundle: Bundle) -> Entry:
     mode = 0o644 if given is None else given & 0o777
     method = _method(name, size, found, bundle)
     coded = found.coded if method in (Method.DEFLATE, Method.AUTO) else None
-    return Entry(name.encode(), size, crc, modified, mode, method, comment, member.may_exceed_4gib, coded)
+    larger, passthrough = member.may_exceed_4gib, passes(member, bundle)
+    return Entry(name.encode(), size, crc, modified, mode, method, comment, larger, coded, passthrough)
 
 
 def _method(name: str, size: int | None, found: Facts, bundle: Bundle) -> Method:

@@ -69,6 +69,7 @@ _ITS_OWN = frozenset(
     }
 )
 _PAUSES = (429, 503)
+_CODINGS = {"": "", "identity": "", "gzip": "gzip", "x-gzip": "gzip"}  # section 8.4.1
 
 
 class Head(NamedTuple):
@@ -194,9 +195,10 @@ def framed_length(head: Head) -> int | None:
     return length
 
 
-def facts_of_whole(head: Head) -> Facts:
+def facts_of_whole(head: Head, *, gzip: bool = False) -> Facts:
     """What a 200 says of the whole representation.
 
+    :param gzip: it may be gzip-coded; its facts are then those of the coded bytes.
     :raises UpstreamStatus: the status is another.
     :raises UpstreamError: a 206 nobody asked for, a coded body, or framing that cannot be relied on.
     """
@@ -204,13 +206,13 @@ def facts_of_whole(head: Head) -> Facts:
         if head.status == 206:
             raise UpstreamError(f"{head.url}: a part (206), and the whole was asked for")
         raise refusal(head)
-    return _facts(head, framed_length(head))
+    return _facts(head, framed_length(head), gzip)
 
 
-def facts_of_part(head: Head, start: int, stop: int | None, *, at_most: bool = False) -> Facts:
+def facts_of_part(head: Head, start: int, stop: int | None, *, at_most: bool = False, gzip: bool = False) -> Facts:
     """What a 206 says of the whole, after checking that its part is exactly ``[start, stop)``; None: up to the end.
 
-    :param at_most: the whole may end before ``stop``.
+    :param at_most: the whole may end before ``stop``. :param gzip: it may be gzip-coded.
 
     :raises UpstreamError: another part, several, a total that is not told, a coded body.
     """
@@ -227,14 +229,16 @@ def facts_of_part(head: Head, start: int, stop: int | None, *, at_most: bool = F
         raise SizeMismatch(f"{head.url}: {total} bytes in all, and {stop} were expected")
     if framed_length(head) not in (None, end - begin):
         raise UpstreamError(f"{head.url}: a part (206) whose Content-Length and Content-Range differ")
-    return _facts(head, total)
+    return _facts(head, total, gzip)
 
 
-def _facts(head: Head, size: int | None) -> Facts:
+def _facts(head: Head, size: int | None, gzip: bool) -> Facts:
     fields = head.fields
     coding = fields.get("content-encoding")
-    if coding is not None and coding.strip().lower() not in ("", "identity"):
-        raise UpstreamError(f"{head.url}: a body coded with {coding[:40]!r}, and identity was asked for")
+    if coding is not None:
+        coding = _CODINGS.get(coding.strip().lower(), coding)
+        if coding and not (gzip and coding == "gzip"):
+            raise UpstreamError(f"{head.url}: a body coded with {coding[:40]!r}, which was not asked for")
     modified, validator, media_type = fields.get("last-modified"), fields.get("etag"), fields.get("content-type")
     digest = fields.get("repr-digest")  # of the whole, also beside a part (RFC 9530 section 3.1)
     return Facts(
@@ -243,6 +247,7 @@ def _facts(head: Head, size: int | None) -> Facts:
         validator=validator if validator is not None and is_entity_tag(validator) else None,
         media_type=None if media_type is None else media_type.partition(";")[0].strip().lower() or None,
         digest=None if digest is None else announced_digest(digest),
+        coding=coding or None,
     )
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from streamware.admission import Ticket
 from streamware.ahead import Ahead
-from streamware.assemble import CODINGS, Assembly, assemble, check_names
+from streamware.assemble import CODINGS, Assembly, assemble, check_names, passes
 from streamware.coding import coded_key, signature
 from streamware.crew import Crew
 from streamware.early import Early, early_of
@@ -37,6 +37,7 @@ from streamware.pump import Body, Witness
 from streamware.semantics import is_strong
 from streamware.sources.file import FileSource, expand_tree
 from streamware.sources.generated import DataSource, StreamSource
+from streamware.sources.gzipped import GzippedSource, Promises, Representation
 from streamware.sources.proof import ProvedSource
 
 __all__ = ["Job", "Subrequest", "Upstreams", "report"]
@@ -57,6 +58,8 @@ class Upstreams(Protocol):
     def source(
         self, content: Url, *, size: int | None, etag: str | None, digest: bytes | None, proved: bool
     ) -> Source: ...
+
+    def representation(self, content: Url, *, etag: str | None, proved: bool) -> Representation: ...
 
 
 class Job:
@@ -203,8 +206,22 @@ class Job:
         if pinned is not None:
             size = pinned.size if size is None else size
             etag = pinned.validator if etag is None else etag
+        if isinstance(member.content, Url) and passes(member, self.bundle):
+            return self._gzipped_source(member, member.content)
         source = self._plain_source(member, size, etag, version)
         return source if member.digest is None else ProvedSource(source, member.digest, size)
+
+    def _gzipped_source(self, member: Member, content: Url) -> Source:
+        policy, etag = self._policy, member.etag
+        return GzippedSource(
+            lambda: self._upstreams.representation(content, etag=etag, proved=member.proved),
+            Promises(
+                size=member.size, digest=member.digest, most=policy.max_bundle_bytes, large=member.may_exceed_4gib
+            ),
+            url=content.url.partition("?")[0] if isinstance(content.url, str) else member.name,
+            tagged=etag is not None,
+            check=policy.verify_passthrough,
+        )
 
     def _plain_source(self, member: Member, size: int | None, etag: str | None, version: int) -> Source:
         content = member.content
@@ -252,6 +269,8 @@ class Job:
 
     def _pin(self, index: int, member: Member, facts: Facts) -> None:
         """Note the ledger's key of a member, if it has one: its identity, strong validator and size."""
+        if passes(member, self.bundle):
+            return  # of its content nothing is seen block by block, and its validator may be the coding's
         content = member.content
         # What a function makes is another text each time, and perhaps another file.
         url = content.url if isinstance(content, Url) else None
@@ -323,6 +342,7 @@ class Job:
                 continue
             if member.content is not None and facts.size is None and member.size is None:
                 open_end = True
+            open_end = open_end or passes(member, self.bundle)
             self._pin(index, member, facts)
             yield index, member, facts
         if self.bundle.on_error == "report":

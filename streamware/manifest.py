@@ -285,6 +285,7 @@ def _written(member: Member) -> dict[str, Any]:
         digest = None if member.digest is None else member.digest.hex()
         fields |= {"size": member.size, "crc32": crc32, "etag": member.etag, "digest": digest}
         fields["may_exceed_4gib"] = member.may_exceed_4gib or None
+        fields["passthrough"] = (member.passthrough and isinstance(content, Url)) or None
     if member.modified is not None:
         moment = datetime.fromtimestamp(member.modified, timezone.utc)
         fields["modified"] = f"{moment.replace(tzinfo=None).isoformat()}Z"

@@ -106,6 +106,9 @@ def make_member(values: Mapping[str, Any]) -> Member:
         raise InvalidManifest('A member needs "name".')
     if mirrors and url is None:
         raise InvalidManifest('"mirrors" is only for a member with "url".', member=name)
+    passthrough = bool(get("passthrough"))
+    if passthrough and url is None:
+        raise InvalidManifest('"passthrough" is only for a member with "url".', member=name)
     given = (path is not None) + (url is not None) + (text is not None)
     comment, may_exceed_4gib = get("comment") or "", bool(get("may_exceed_4gib"))
     if name.endswith("/"):
@@ -118,7 +121,7 @@ def make_member(values: Mapping[str, Any]) -> Member:
         _check_promises(text.data, values, name)
     content: Content | None = Url(url, mirrors or ()) if url is not None else path or text
     promises = get("size"), get("crc32"), get("etag"), get("modified"), get("mode")
-    return Member(name, content, *promises, comment, may_exceed_4gib, get("digest"))
+    return Member(name, content, *promises, comment, may_exceed_4gib, get("digest"), passthrough)
 
 
 def _check_promises(data: bytes, values: Mapping[str, Any], name: str) -> None:
@@ -273,4 +276,5 @@ MEMBER: Mapping[str, Convert] = {
     "mode": _mode,
     "comment": _comment,
     "may_exceed_4gib": _flag,
+    "passthrough": _flag,
 }

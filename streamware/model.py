@@ -60,6 +60,7 @@ class Facts:
     ``identity`` names the content among all others, so that identity and strong validator together name a version
     wherever and whenever it is asked for; without it nothing is remembered of it. ``coded`` is the size it had in an
     archive when it was last compressed in the way asked for. ``digest`` is the SHA-256 it was announced with, 32 bytes.
+    ``coding`` "gzip" says that all this is about the bytes of its gzip-coded representation.
     """
 
     size: int | None = None
@@ -71,6 +72,7 @@ class Facts:
     identity: str | None = None
     coded: int | None = None
     digest: bytes | None = None
+    coding: str | None = None
 
 
 class Chunks(Protocol):
@@ -98,7 +100,8 @@ class Source(Protocol):
 
     Some attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
     ``holds`` True that ``probe`` takes ``hold=``, a number of bytes: content of no more may be read along, is then
-    given by the next ``open(0, ...)``, and makes the source ``instant``; ``serial`` True that only the calling thread
+    given by the next ``open(0, ...)``, and makes the source ``instant`` (``held_bytes`` of it, where that is not the
+    size that ``probe`` told); ``serial`` True that only the calling thread
     may use it, one call at a time, ``bound`` True that what a thread opens it had better read and close itself;
     ``abort()``, from any thread, makes a blocked ``open()``, and every later one, raise BodyClosed; ``spare()`` False
     says that it had better wait for its turn just now. A source without ``instant`` or ``serial`` is also opened before
@@ -210,7 +213,7 @@ class Member:
 
     ``size``, ``crc32`` and ``digest`` (SHA-256, 32 bytes) are promises that are verified while the member streams.
     ``etag`` is the entity-tag its content must carry. ``may_exceed_4gib`` matters only to a member whose size stays
-    unknown.
+    unknown. ``passthrough`` permits the upstream of a URL to send gzip, which goes into a ZIP as it comes.
     """
 
     name: str
@@ -223,6 +226,7 @@ class Member:
     comment: str = ""
     may_exceed_4gib: bool = False
     digest: bytes | None = None
+    passthrough: bool = False
 
     @property
     def proved(self) -> bool:
@@ -316,10 +320,13 @@ class Bundle:
         comment: str = "",
         may_exceed_4gib: bool = False,
         digest: bytes | str | None = None,
+        passthrough: bool = False,
     ) -> None:
         """Add a file of another server. The URL is trusted as code is. ``name`` None: the last part of its path.
 
         A function in place of a URL is called whenever the server is asked, and returns the URL; it needs a ``name``.
+        With ``passthrough`` the server may answer with ``Content-Encoding: gzip``: in a ZIP those bytes become the
+        member's without being inflated and deflated again, and the archive has no length ahead (docs/upstreams.md).
         """
         if name is None:
             if callable(url):
@@ -330,7 +337,17 @@ class Bundle:
         content = Url(url, tuple(mirrors), tuple((headers or {}).items()), trusted=True)
         self.members.append(
             Member(
-                name, content, size, crc32, etag, _seconds(modified), mode, comment, may_exceed_4gib, _digest(digest)
+                name,
+                content,
+                size,
+                crc32,
+                etag,
+                _seconds(modified),
+                mode,
+                comment,
+                may_exceed_4gib,
+                _digest(digest),
+                passthrough,
             )
         )
 

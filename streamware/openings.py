@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from streamware.formats.framing import content_span
-from streamware.plan import Coded, Derived, Extent, Framed, Known, Method, Plan, Segment, Table, Window
+from streamware.plan import Coded, Derived, Extent, Framed, Known, Method, Passed, Plan, Segment, Table, Window
 
 __all__ = ["Opening", "Place", "Span", "openings", "overlap", "wanted"]
 
@@ -56,6 +56,8 @@ def wanted(entries: Table, segments: Iterable[Segment], position: int, window: W
     """Which content is wanted of a member whose segments begin at ``position``; None for nothing."""
     quoted = False
     for segment in segments:
+        if isinstance(segment, Passed):
+            return Span(0, None, quoted)
         if isinstance(segment, Extent | Framed | Coded):
             low, high = overlap(segment.length, position, window)
             if high is not None and low >= high:
@@ -107,5 +109,6 @@ def _whole(plan: Plan, entries: Table, index: int, early: Callable[[int], bool])
         if entry.method is Method.DIRECTORY or entry.size == 0:
             continue
         if early(item):
-            yield Opening((index, item), at, item, 0, entry.size)
+            # What is passed through comes in a coding of its own, of any length.
+            yield Opening((index, item), at, item, 0, None if entry.passthrough else entry.size)
         at += _UNKNOWN if entry.size is None else entry.size

@@ -27,6 +27,7 @@ __all__ = [
     "Layout",
     "Literal",
     "Method",
+    "Passed",
     "Plan",
     "Segment",
     "Table",
@@ -59,6 +60,7 @@ class Entry(NamedTuple):
     comment: bytes = b""
     may_exceed_4gib: bool = False
     coded: int | None = None  # the size it is known to come to when it is really compressed
+    passthrough: bool = False  # its source may give it deflated already; else it is as ``method`` says
 
 
 class Hash(Protocol):
@@ -92,7 +94,7 @@ class Table:
         self._crcs.append(-1 if entry.crc32 is None else entry.crc32)
         self._modified.append(entry.modified)
         self._modes.append(entry.mode)
-        self._flags.append(entry.method | (0x80 if entry.may_exceed_4gib else 0))
+        self._flags.append(entry.method | entry.may_exceed_4gib << 7 | entry.passthrough << 6)
 
     def digest(self, into: Hash) -> None:
         """Feed everything that decides the layout to a hash, unambiguously."""
@@ -112,10 +114,11 @@ class Table:
             None if crc < 0 else crc,
             self._modified[index],
             self._modes[index],
-            _METHODS[flags & 0x7F],
+            _METHODS[flags & 0x3F],
             self._comments.get(index, b"") if self._comments else b"",
             flags >= 0x80,
             self._coded.get(index) if self._coded else None,
+            flags & 0x40 != 0,
         )
 
     def __iter__(self) -> Iterator[Entry]:
@@ -194,6 +197,21 @@ class Coded:
 
 
 @dataclass(frozen=True, slots=True)
+class Passed:
+    """A member as DEFLATE: as its source gives it, or else made of its content in the way of ``otherwise``.
+
+    Its length comes out afterwards.
+    """
+
+    member: int
+    otherwise: Framed | Coded
+
+    @property
+    def length(self) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
 class Derived:
     """A record of known length that quotes the checksum of ``member``: rendered when that is known."""
 
@@ -202,7 +220,7 @@ class Derived:
     render: Callable[[Known], bytes]
 
 
-Segment = Literal | Extent | Framed | Coded | Derived
+Segment = Literal | Extent | Framed | Coded | Passed | Derived
 
 
 class Layout(Protocol):

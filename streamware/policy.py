@@ -120,6 +120,10 @@ class Policy:
     ledger_seconds: float = 30 * 24 * 3600.0  # and how long anyone remembers one
     pump_threads: int = 32  # threads that move bytes for ASGI hosts; a client that takes nothing holds none
 
+    # Bodies that are passed through gzip-coded (``add_url(passthrough=True)``) are inflated beside, and compared with
+    # their trailers. False believes these where they can say all, and so needs upstreams that are trusted with that.
+    verify_passthrough: bool = True
+
     # Signs the links to saved manifests; all replicas need the same. None: a random one, so that links end with the
     # process that made them.
     link_key: str | bytes | None = field(default=None, repr=False)

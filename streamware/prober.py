@@ -137,7 +137,7 @@ class Prober:
         try:
             facts: Facts = source.probe(keep=self._keeps, hold=hold)  # type: ignore[call-arg]  # see Source
             if hold and getattr(source, "instant", False):
-                held = facts.size or 0
+                held = getattr(source, "held_bytes", facts.size or 0)
                 self._kept[index] = source
                 self._borrowed[index] = held
         finally:

@@ -140,6 +140,15 @@ class Upstream:
             policy=self._policy,
         )
 
+    def representation(self, content: Url, *, etag: str | None, proved: bool) -> UpstreamSource:
+        """A source for what a member's server sends, gzip-coded or not; ``coding`` tells which. See ``source``.
+
+        :param proved: whoever reads it whole, and not gzip-coded, checks a declared size and checksum.
+        """
+        made = self.source(content, etag=etag, proved=proved)
+        made.take_gzip()
+        return made
+
     def forward(self, url: str, *, method: str = "GET", headers: Iterable[tuple[str, str]] = ()) -> Reply:
         """Ask for one file and pass the answer on as it comes, whatever its status. The caller closes the body.
 

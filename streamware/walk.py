@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 
 from streamware.ahead import Ahead
 from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
@@ -31,7 +32,8 @@ from streamware.formats.framing import content_span, frames, open_frames
 from streamware.ledger import Ledger
 from streamware.model import Chunks, Source
 from streamware.openings import Place, Span, openings, overlap, wanted
-from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Plan, Segment, Table, Window
+from streamware.passing import PLAIN, Rest, passed
+from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Passed, Plan, Segment, Table, Window
 from streamware.policy import Policy
 from streamware.recall import Recall
 
@@ -269,6 +271,8 @@ class Walk:
         elif isinstance(segment, Framed) and size is not None:
             assert high is not None
             yield from frames(self._stream(member, *content_span(size, low, high)), size, low, high)
+        elif isinstance(segment, Passed):
+            yield from self._counted(member, self._passed(segment.otherwise, member), None, 0, None)
         elif isinstance(segment, Framed):
             yield from self._counted(member, open_frames(self._stream(member, 0, None)), None, 0, None)
         else:
@@ -353,6 +357,45 @@ class Walk:
             sums.finish()
         if wanted:
             yield piece
+
+    def _passed(self, otherwise: Framed | Coded, member: int) -> Pieces:
+        """All of a member whose source may give it deflated; the first byte of its first piece says so."""
+        chunks = self._chunks
+        assert chunks is not None
+        if self.hurry and not chunks.ready():
+            yield from self._wait(chunks.ready)
+        first = next(chunks)
+        self._chunks = Rest(first[1:], chunks)
+        entry = self._entries[member]
+        if first[:1] != PLAIN:
+            yield from passed(self._coming(self._chunks), entry, partial(self._proved, member))
+        elif isinstance(otherwise, Framed):
+            yield from open_frames(self._stream(member, 0, entry.size))
+        else:
+            pieces = self._stream(member, 0, entry.size)
+            yield from deflated(pieces, self._policy.chunk_bytes, probe=otherwise.probe)
+
+    def _coming(self, chunks: Chunks) -> Pieces:
+        """What comes deflated, counted as it is."""
+        while True:
+            if self.hurry and not chunks.ready():
+                yield from self._wait(chunks.ready)
+            given = [next(chunks, b"")]
+            if not given[0]:
+                return
+            self.bytes_in += len(given[0])
+            if self._ahead is not None:
+                self._ahead.passed(len(given[0]))
+            if self.deadline is not None and time.monotonic() > self.deadline:
+                raise TooSlow(f"it took longer than {self._policy.max_bundle_seconds} s")
+            yield given.pop()
+
+    def _proved(self, member: int, crc: int, size: int, coded: int) -> None:
+        """What came deflated is this: its content is what counts from here on."""
+        self.bytes_in += size - coded
+        self._bounded()
+        self._learned(member, crc)
+        self._known.sizes[member] = size
 
     def _bounded(self) -> None:
         """Stop a plan of unknown length, where each member is read once, at what a bundle may have of content."""

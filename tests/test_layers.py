@@ -26,15 +26,15 @@ FLOORS = {
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace
-            formats formats.names formats.framing formats.zip_records formats.zip formats.tar
+            formats formats.names formats.framing formats.gzip_header formats.zip_records formats.zip formats.tar
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall crew pumps pumped early ahead walk pump
+            checksums coding passing recall crew pumps pumped early ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
-            sources.healing sources.proof
+            sources.healing sources.proof sources.gzipped
         """,
         # The service.
         2: "admission service job links prober",
@@ -69,7 +69,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "ahead": {"crew", "early", "openings", "policy"},
     "coding": {"checksums", "ledger"},
     "recall": {"checksums", "ledger"},
-    "walk": {"ahead", "coding", "ledger", "recall"},
+    "passing": {"coding"},
+    "walk": {"ahead", "coding", "ledger", "passing", "recall"},
     "job": {"admission", "prober"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
@@ -78,6 +79,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
+    "sources.gzipped": {"checksums", "passing"},
     "sources.healing": {"exchange"},
     "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},

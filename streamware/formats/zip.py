@@ -33,7 +33,7 @@ from streamware.formats.zip_records import (
     zip64_end_of_central_directory_record,
     zip64_extra,
 )
-from streamware.plan import Coded, Derived, Entry, Extent, Framed, Known, Literal, Method, Segment, Table
+from streamware.plan import Coded, Derived, Entry, Extent, Framed, Known, Literal, Method, Passed, Segment, Table
 
 __all__ = ["VERSION", "ZipLayout"]
 
@@ -135,7 +135,7 @@ class ZipLayout:
             return _EMPTY
         if size is None:
             return _Shape(DEFLATED, True, entry.may_exceed_4gib, None)
-        if entry.method is not Method.PLAIN:
+        if entry.method is not Method.PLAIN or entry.passthrough:
             # What does not shrink may grow: by 5 % with the fastest coder measured, and an eighth is sure to be enough.
             return _Shape(DEFLATED, True, size + (size >> 3) >= MAX_32, entry.coded)
         if entry.crc32 is not None or size <= self._inline_bytes:
@@ -154,11 +154,13 @@ class ZipLayout:
             if entry.crc32 is not None:
                 return Literal(header), Extent(member, size)
             return Derived(member, len(header), partial(_quote, header, CRC_32_IN_LOCAL, member)), Extent(member, size)
-        data: Segment
+        data: Framed | Coded | Passed
         if entry.method is Method.PLAIN:
             data = Framed(member, size, coded)
         else:
             data = Coded(member, entry.method is Method.AUTO, coded)
+        if entry.passthrough:
+            data = Passed(member, data)
         descriptor = Derived(member, 24 if shape.zip64 else 16, partial(_descriptor, member, entry, shape))
         return Literal(header), data, descriptor
 
@@ -282,7 +284,8 @@ def _sizes(member: int, entry: Entry, shape: _Shape, known: Known) -> tuple[int,
     size = known.sizes[member] if entry.size is None else entry.size
     if shape.coded is not None:
         return size, shape.coded
-    return size, framed_length(size) if entry.method is Method.PLAIN else known.coded[member]
+    plain = entry.method is Method.PLAIN and not entry.passthrough
+    return size, framed_length(size) if plain else known.coded[member]
 
 
 def _descriptor(member: int, entry: Entry, shape: _Shape, known: Known) -> bytes:

@@ -41,6 +41,9 @@ __all__ = ["Client", "UpstreamSource"]
 # Read and thrown away at most where a server knows no ranges: five seconds of 100 Mbit/s, well inside the patience of
 # whoever waits for the first byte.
 _SKIP_BYTES = 64 * 1024 * 1024
+_SOON_SECONDS = 0.5  # within which an answer of unknown length must have come whole to be held
+_LOOK_SECONDS = 0.005
+_GZIP = {"Accept-Encoding": "gzip, identity;q=0.5"}  # RFC 9110 section 12.5.3
 
 
 class Client(Protocol):
@@ -106,6 +109,8 @@ class UpstreamSource:
         self._given_etag = self._pin = etag
         self._given_digest = self._digest = digest
         self._proved = proved
+        self._gzip = False
+        self.coding: str | None = None  # of the answer whose bytes are given
         self._seen: dict[int, str] = {}  # place -> validator it showed
         self._kept: tuple[Exchange, Facts, float] | None = None
         self._held: bytes | None = None  # all of the content
@@ -115,6 +120,26 @@ class UpstreamSource:
     @property
     def instant(self) -> bool:
         return self._held is not None
+
+    @property
+    def size(self) -> int | None:
+        """Bytes there are, as declared or as an answer told."""
+        return self._size
+
+    @property
+    def keeps(self) -> bool:
+        """Whether the next opening is of an answer that came already."""
+        return self._kept is not None or self._held is not None
+
+    @property
+    def held_bytes(self) -> int:
+        return len(self._held or b"")
+
+    def take_gzip(self) -> None:
+        """From here on a gzip-coded body is as good as another: what is promised and given is the representation,
+        and ``coding`` says which it is once its first byte has come (RFC 9110 section 8.4).
+        """
+        self._gzip = True
 
     def probe(self, *, keep: bool = False, hold: int = 0) -> Facts:
         """Ask with HEAD, and with GET where that says too little or anything bad; with ``keep`` with GET at once, as
@@ -161,7 +186,7 @@ class UpstreamSource:
         tries = self._tries(stop)
         chunks = None
         if start == 0 and self._kept is not None:
-            chunks = self._kept_chunks(size if length is None else length)
+            chunks = self._kept_chunks(size if length is None else length, stop)
         if chunks is None:
             self.close()
             chunks = tries.open(lambda place: self._open(place, start, length, stop))
@@ -209,6 +234,8 @@ class UpstreamSource:
 
     def _ask(self, method: str, place: int, extra: Mapping[str, str], stop: Stop) -> Exchange:
         url = self._places[place]
+        if self._gzip:
+            extra = {**extra, **_GZIP}
         if isinstance(url, str):
             return self._client.ask(method, url, self._content, self._own, extra, stop)
         try:
@@ -250,7 +277,10 @@ class UpstreamSource:
             exchange = self._ask("GET", place, {"Range": f"bytes=0-{most - 1}"}, stop)
             head = exchange.head
             try:
-                facts = facts_of_part(head, 0, most, at_most=True) if head.status == 206 else self._whole(head)
+                if head.status == 206:
+                    facts = facts_of_part(head, 0, most, at_most=True, gzip=self._gzip)
+                else:
+                    facts = self._whole(head)
                 self._check(place, head, facts)
             except BaseException:
                 exchange.discard()
@@ -262,6 +292,8 @@ class UpstreamSource:
                 raise
             return None
         size = facts.size
+        if size is None and self._gzip:  # coded on the fly, and not longer for that
+            return self._read_open(exchange, facts, most, stop)
         if size is None or (head.status == 200 and size > most):
             exchange.discard()
             return self._settled(place, facts)
@@ -274,15 +306,39 @@ class UpstreamSource:
             chunks.close()
         if size <= most and facts.digest in (None, sha256(data).digest()):
             self._held = data
+            self.coding = facts.coding
         return self._settled(place, facts)
+
+    def _read_open(self, exchange: Exchange, facts: Facts, most: int, stop: Stop) -> Facts | None:
+        """Read an answer whose end only its last chunk tells, and hold it if that comes soon enough."""
+        data, until = bytearray(), time.monotonic() + _SOON_SECONDS
+        with closing(self._chunks(exchange, None, ends=False)) as chunks:
+            try:
+                while True:
+                    while not chunks.ready():  # one that is made as it goes is not waited for before all others
+                        if time.monotonic() > until:
+                            return facts
+                        stop.wait(_LOOK_SECONDS)
+                    piece = next(chunks, b"")
+                    data += piece
+                    if len(data) > most:
+                        return facts
+                    if not piece:
+                        break
+            except (UpstreamError, SizeMismatch):
+                return None
+        if facts.digest in (None, sha256(data).digest()):
+            self._held = bytes(data)
+            self.coding = facts.coding
+        return facts
 
     def _ask_head(self, place: int, stop: Stop) -> Facts | None:
         """What HEAD says, if it is good and of use; it never decides alone, as many servers give it little thought."""
         try:
             exchange = self._ask("HEAD", place, {}, stop)
             exchange.discard()
-            facts = facts_of_whole(exchange.head)
-            if not facts.size:  # some frameworks measure the body they did not make, and say 0
+            facts = facts_of_whole(exchange.head, gzip=self._gzip)
+            if not facts.size and facts.coding is None:  # some frameworks measure the body they did not make, and say 0
                 return None
             self._check(place, exchange.head, facts)
         except (UpstreamTimeout, UpstreamUnreachable, SourceError):
@@ -307,7 +363,7 @@ class UpstreamSource:
         return exchange, self._settled(place, facts)
 
     def _whole(self, head: Head) -> Facts:
-        facts = facts_of_whole(head)
+        facts = facts_of_whole(head, gzip=self._gzip)
         if facts.size is None and not head.chunked and self._given_size is None and self._given_digest is None:
             raise UpstreamError(
                 f"{head.url}: a body without length that ends when the connection does: its end proves nothing"
@@ -322,6 +378,9 @@ class UpstreamSource:
     def _opened(self, place: int, start: int, length: int | None, stop: Stop) -> UpstreamChunks:
         size = self._size
         if start == 0 and (length is None or size is None or length == size):
+            if self._gzip:  # nothing was given yet, and this answer may come in another coding
+                self._seen.clear()
+                self._size, self._digest, self._pin = self._given_size, self._given_digest, self._given_etag
             exchange, facts = self._get(place, stop)
             self._continue_from(facts)
             promise = length if length is not None else self._size
@@ -348,7 +407,7 @@ class UpstreamSource:
         try:
             head = exchange.head
             if head.status == 206:
-                facts, skip = facts_of_part(head, start, end), 0
+                facts, skip = facts_of_part(head, start, end, gzip=self._gzip), 0
             elif head.status == 200:
                 facts, skip = self._whole(head), start
             elif head.status == 416:
@@ -356,6 +415,8 @@ class UpstreamSource:
             else:
                 raise refusal(head)
             self._check(place, head, facts)
+            if start and facts.coding != self.coding:
+                raise MemberChanged(f"{head.url}: coded as {facts.coding}, and earlier bytes as {self.coding}")
             if start and is_strong(pin) and facts.validator != pin:
                 raise MemberChanged(f"{head.url}: the validator is {facts.validator}, and earlier bytes were of {pin}")
             if skip > _SKIP_BYTES:
@@ -390,7 +451,7 @@ class UpstreamSource:
             return False
         return exchange.head.status == 200 and framed_length(exchange.head) is None
 
-    def _kept_chunks(self, promise: int | None) -> UpstreamChunks | None:
+    def _kept_chunks(self, promise: int | None, stop: Stop) -> UpstreamChunks | None:
         """The kept answer with its first bytes read; None if its connection died while it waited."""
         assert self._kept is not None
         (exchange, facts, since), self._kept = self._kept, None
@@ -407,7 +468,8 @@ class UpstreamSource:
             failed=self._client.failed,
         )
         try:
-            chunks.start()
+            with stop.ending(chunks.abort):
+                chunks.start()
         except (UpstreamError, SizeMismatch):
             self._client.retried()
             return None
@@ -417,13 +479,16 @@ class UpstreamSource:
     # --- promises ---
 
     def _continue_from(self, facts: Facts) -> None:
-        if self._given_etag is None:
+        self.coding = facts.coding
+        if self._given_etag is None or facts.coding is not None:
             self._pin = facts.validator
 
     def _check(self, place: int, head: Head, facts: Facts) -> None:
         size, pin, digest = self._size, self._given_etag or self._seen.get(place), self._digest
         if size is not None and facts.size is not None and facts.size != size:
             raise SizeMismatch(f"{head.url}: {facts.size} bytes, and {size} were promised")
+        if pin is not None and facts.coding is not None:
+            pin = f"W/{pin.removeprefix('W/')}"  # a server that codes may weaken the tag (RFC 9110 section 8.8.1)
         if pin is not None and not same_version(pin, facts.validator):
             raise MemberChanged(f"{head.url}: the validator is {facts.validator}, and {pin} was expected")
         if digest is not None and facts.digest not in (None, digest):
@@ -455,13 +520,20 @@ class _Reading:
         self._pin = pin  # the validator of the bytes given so far
         self._proved = proved
 
+    @property
+    def _sums(self) -> bool:
+        """Whether what is joined wrongly shows at its end, and right bytes are the same wherever they come from; two
+        gzip-coded bodies of one content need not be.
+        """
+        return self._proved and self._source.coding is None
+
     def joins(self, given: int) -> bool:
         size, wanted = self._source._size, self._length
         if wanted is None and size is not None:
             wanted = size - self._start
         if given == wanted:  # nothing is missing
             return False
-        return self._proved or is_strong(self._pin)
+        return self._sums or is_strong(self._pin)
 
     def again(self, place: int, given: int, until: float) -> UpstreamChunks:
         source, start, length = self._source, self._start, self._length
@@ -471,6 +543,6 @@ class _Reading:
             return chunks
         end = source._size if length is None else start + length
         # A mirror's own validator says no more than that its version is the one it had before.
-        asked, pin = (source._seen.get(place), None) if self._proved else (self._pin, self._pin)
+        asked, pin = (source._seen.get(place), None) if self._sums else (self._pin, self._pin)
         with source._counted(self._stop):
             return source._part(place, start + given, end, self._stop, asked, pin, until)[0]
