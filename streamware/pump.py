@@ -168,8 +168,8 @@ class Body:
     def _next_piece(self) -> bytes:
         """One part if it is large, else several joined until somebody would have to be waited for; b"" at the end."""
         if self._next_large:
-            part, self._next_large = self._next_large, b""
-            return part
+            large, self._next_large = self._next_large, b""
+            return large
         joined, self._gathered = self._gathered, []
         size = sum(map(len, joined))
         try:

@@ -92,11 +92,16 @@ class Recall:
         return Sums(start, told)
 
     def whole(self, member: int, data: bytes) -> int:
-        """The CRC-32 of a small member all of which has passed, in one block."""
-        assert len(data) <= BLOCK_BYTES
+        """The CRC-32 of a member of which none was known, and all of which has passed at once."""
+        if len(data) > BLOCK_BYTES:
+            sums = self.sums(member, 0)
+            sums.feed(data)
+            crc = sums.finish()
+            self.done(member)
+            return crc
         crc = crc32(data)
         version = self._version_of(member)
-        if version is not None and self._entries[member].crc32 is None:
+        if version is not None:
             self._learn(member, version, 0, crc, len(data))
         return crc
 

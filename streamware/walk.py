@@ -99,17 +99,21 @@ class Walk:
                 member = self._member(item, segments, position, window, span)
                 if exact:
                     yield from member
+                    position = known.offsets[item + 1]
                 else:
                     for part in member:
                         position += len(part or b"")
                         yield part
-            for segment in segments if exact or span is None else ():
-                length = segment.length
-                if span is None:
+            else:
+                for segment in segments:
+                    length = segment.length or 0
                     low, high = overlap(length, position, window)
                     if high is None or low < high:
-                        yield (yield from self._record(segment))[low:high]
-                position += length or 0
+                        record = self._record(segment)
+                        if record is None:
+                            record = yield from self._learnt(segment)
+                        yield record[low:high]
+                    position += length
             item += 1
 
     def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window, span: Span) -> Pieces:
@@ -142,9 +146,15 @@ class Walk:
                 if high is not None and low >= high:
                     continue
                 if isinstance(segment, Literal | Derived):
-                    yield (yield from self._record(segment))[low:high]
+                    record = self._record(segment)
+                    if record is None:
+                        record = yield from self._learnt(segment)
+                    yield record[low:high]
                 elif failed is not None:
                     raise failed
+                elif self._inline[0] == member:
+                    data, self._inline = self._inline[1], (-1, b"")
+                    yield data[low:high]
                 else:
                     yield from self._content(segment, member, low, high)
         except Exception as error:
@@ -165,11 +175,7 @@ class Walk:
         """The wanted part of an opened member, framed or coded as its segment says."""
         size = self._entries[member].size
         if isinstance(segment, Extent):
-            if self._inline[0] == member:
-                data, self._inline = self._inline[1], (-1, b"")
-                yield data[low:high]
-            else:
-                yield from self.passage.stream(member, low, high)
+            yield from self.passage.stream(member, low, high)
         elif isinstance(segment, Framed) and size is not None:
             assert high is not None
             yield from self.passage.framed(member, size, low, high)
@@ -213,19 +219,24 @@ class Walk:
 
     # --- checksums that records quote ---
 
-    def _record(self, segment: Segment) -> Generator[None, None, bytes]:
-        """The bytes of a record; a checksum it quotes that is not known is found out by reading."""
+    def _record(self, segment: Segment) -> bytes | None:
+        """The bytes of a record; None: it quotes a checksum that has to be found out first."""
         if isinstance(segment, Literal):
             return segment.data
         assert isinstance(segment, Derived)
-        member = segment.member
-        if self._known.crc32(member) is None and self._entries[member].crc32 is None:
-            try:
-                yield from self._learn(member)
-            except Exception as error:
-                failed = own(error)
-                self._name(failed, member)
-                raise failed from failed.__cause__
+        if self._known.crc32(segment.member) is None and self._entries[segment.member].crc32 is None:
+            return None
+        return segment.render(self._known)
+
+    def _learnt(self, segment: Segment) -> Generator[None, None, bytes]:
+        """The bytes of a record, once the checksum it quotes has been found out by reading."""
+        assert isinstance(segment, Derived)
+        try:
+            yield from self._learn(segment.member)
+        except Exception as error:
+            failed = own(error)
+            self._name(failed, segment.member)
+            raise failed from failed.__cause__
         return segment.render(self._known)
 
     def _learn(self, member: int) -> Waits:

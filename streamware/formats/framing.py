@@ -101,24 +101,24 @@ class FullBlocks:
     """``count`` full blocks at a time, none of them a member's last, whose content is read right into its places.
 
     The headers stand ready in two buffers, which are used in turn. What is given is never touched again while anybody
-    holds it; whoever has let go of a piece before taking the next but one spares the making of another.
+    holds it (``BytesIO`` sees to that): whoever lets go of a piece before taking the next but one spares a copy. The
+    one thing that a piece may show of an earlier one is its ``hash()``, if somebody took that and let go of it.
 
-    PERF: 0.15 s/GiB of a file, read and summed, where joining headers and content takes 0.18, and no memory is asked of
-    the system or given back; all in all 13 % of what a file costs on its way into a socket.
+    PERF: of 500 files of 1 MiB each, read, summed and framed, 0.35 s/GiB instead of 0.6: nothing is copied to frame
+    them, and no memory is asked of the system and given back for every one.
     """
 
-    __slots__ = ("_size", "_turns", "count")
+    __slots__ = ("_turns", "count")
 
     def __init__(self, count: int) -> None:
         self.count = count
         template = (_FULL + bytes(BLOCK)) * count
-        self._size = len(template)
         self._turns = [BytesIO(template), BytesIO(template)]
 
     def fill(self, read: Callable[[list[memoryview]], None]) -> bytes:
         """The blocks, once ``read`` has filled the places of their content, in order, to the last byte."""
         self._turns.reverse()
-        made, size = self._turns[0], self._size
+        made = self._turns[0]  # copied just now, if somebody still holds what it held
         places = _places(made.getbuffer())
         read(places)
         for place in places:
