@@ -80,6 +80,10 @@ class Chunks(Protocol):
 
     ``close()`` is called once by whoever opened it, from the thread that iterates; ``abort()`` may be called from any
     thread, at any time, more than once, and makes a blocked ``__next__`` raise at once.
+
+    Chunks that wait for nobody may offer ``fill(places)``, which puts the next bytes right into a list of memoryviews
+    and fills them all (asked only while more than that is left), and then say in ``piece_bytes`` how many they give at
+    a time.
     """
 
     def __iter__(self) -> Iterator[bytes]: ...
@@ -104,7 +108,8 @@ class Source(Protocol):
     size that ``probe`` told); ``serial`` True that only the calling thread
     may use it, one call at a time, ``bound`` True that what a thread opens it had better read and close itself;
     ``abort()``, from any thread, makes a blocked ``open()``, and every later one, raise BodyClosed; ``spare()`` False
-    says that it had better wait for its turn just now. A source without ``instant`` or ``serial`` is also opened before
+    says that it had better wait for its turn just now; ``read(start, length)`` of an ``instant`` source gives a small
+    range at once, as well checked. A source without ``instant`` or ``serial`` is also opened before
     its turn, on another thread.
     """
 

@@ -45,11 +45,15 @@ class Span(NamedTuple):
 
 def overlap(length: int | None, position: int, window: Window) -> tuple[int, int | None]:
     """What of a segment at ``position`` lies in the window, counted from the segment's own start."""
-    low = max(0, window.start - position)
-    if window.stop is None:
+    low, stop = window.start - position, window.stop
+    if low < 0:
+        low = 0
+    if stop is None:
         return low, length
-    high = max(0, window.stop - position)
-    return low, high if length is None else min(length, high)
+    high = stop - position
+    if length is not None and length < high:
+        return low, length
+    return low, high if high > 0 else 0
 
 
 def wanted(entries: Table, segments: Iterable[Segment], position: int, window: Window, known: Known) -> Span | None:

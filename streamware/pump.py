@@ -15,10 +15,11 @@ from streamware.ahead import Ahead
 from streamware.errors import BodyClosed, MemberError, SizeMismatch, StreamwareError
 from streamware.ledger import Ledger
 from streamware.model import Source
+from streamware.passage import Foreign, own
 from streamware.plan import Plan, Table, Window
 from streamware.policy import Policy
 from streamware.traces import let_go
-from streamware.walk import Foreign, Walk, own
+from streamware.walk import Walk
 
 __all__ = ["Body", "Witness"]
 
@@ -71,8 +72,10 @@ class Body:
         self._witness = witness
         self._ledger = ledger
         self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, places, ahead)
+        self._passage = self._walk.passage
         self._parts = self._walk.parts(pieces)
         self._gathered: list[bytes] = []
+        self._next_large = b""  # a part that was met while small ones were joined
         self._error: StreamwareError | None = None
         self._aborted = False
         self._ended = False
@@ -81,7 +84,7 @@ class Body:
     @property
     def bytes_in(self) -> int:
         """Bytes of content read from the sources so far."""
-        return self._walk.bytes_in
+        return self._passage.bytes_in
 
     @property
     def members(self) -> int:
@@ -132,7 +135,7 @@ class Body:
             raise StopIteration
         if not self.bytes_out:
             if self._seconds is not None:
-                self._walk.deadline = time.monotonic() + self._seconds
+                self._passage.deadline = time.monotonic() + self._seconds
             if self._witness is not None:
                 self._witness.first_byte()
         self.bytes_out += len(piece)
@@ -142,12 +145,12 @@ class Body:
 
     def ready(self) -> bool:
         """Whether the next piece needs no waiting for anybody."""
-        return self._error is not None or self._walk.ready()
+        return self._error is not None or bool(self._next_large) or self._passage.ready()
 
     def abort(self) -> None:
         """Stop at once, from any thread; a read that is blocked ends with an error."""
         self._aborted = True
-        self._walk.abort()
+        self._passage.abort()
 
     def close(self) -> None:
         """Close what is open. Not while another thread is inside ``next()``: ``abort()`` and wait for that first."""
@@ -160,20 +163,28 @@ class Body:
             self._end(self._error or BodyClosed("closed before the end"))
         self._error = None  # its traceback holds this body, and with it what else would have to wait to be collected
         self._gathered.clear()
+        self._next_large = b""
 
     def _next_piece(self) -> bytes:
         """One part if it is large, else several joined until somebody would have to be waited for; b"" at the end."""
+        if self._next_large:
+            large, self._next_large = self._next_large, b""
+            return large
         joined, self._gathered = self._gathered, []
         size = sum(map(len, joined))
         try:
             while size < self._piece_bytes:
-                self._walk.hurry = bool(joined)
+                self._passage.hurry = bool(joined)
                 part = next(self._parts)
                 if part is None:
                     if joined:
                         break
-                elif not joined and len(part) >= _JOIN:
-                    return part
+                elif len(part) >= (self._piece_bytes if joined else _JOIN):
+                    if not joined:
+                        return part
+                    # PERF: to copy it for the sake of the header before it costs more than to send that alone.
+                    self._next_large = part
+                    break
                 elif part:
                     joined.append(part)
                     size += len(part)
@@ -216,7 +227,7 @@ class Body:
         try:
             self._parts.close()
         finally:
-            self._walk.close()
+            self._passage.close()
             self._ledger.flush()
             if self._witness is not None:
                 self._witness.ended(self, error)

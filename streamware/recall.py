@@ -35,7 +35,7 @@ class Sums:
         self._block = 0  # CRC-32 from _since on, where the block or the run began
         self._total = 0  # and of everything before that
 
-    def feed(self, piece: bytes) -> None:
+    def feed(self, piece: bytes | memoryview) -> None:
         end = self._at + len(piece)
         edge = (self._at // BLOCK_BYTES + 1) * BLOCK_BYTES
         if end < edge:
@@ -87,13 +87,30 @@ class Recall:
 
         def told(block: int, crc: int, length: int) -> None:
             self._passed.setdefault(member, {})[block] = crc
-            if self._recalled.get(member, {}).get(block, crc) != crc:
-                _log.warning("the ledger knew another checksum of member %d, block %d: forgotten", member, block)
-                self._ledger.forget(version)
-                self._recalled[member] = {}
-            self._ledger.learn(version, block, crc, length)
+            self._learn(member, version, block, crc, length)
 
         return Sums(start, told)
+
+    def whole(self, member: int, data: bytes) -> int:
+        """The CRC-32 of a member of which none was known, and all of which has passed at once."""
+        if len(data) > BLOCK_BYTES:
+            sums = self.sums(member, 0)
+            sums.feed(data)
+            crc = sums.finish()
+            self.done(member)
+            return crc
+        crc = crc32(data)
+        version = self._version_of(member)
+        if version is not None:
+            self._learn(member, version, 0, crc, len(data))
+        return crc
+
+    def _learn(self, member: int, version: bytes, block: int, crc: int, length: int) -> None:
+        if self._recalled.get(member, {}).get(block, crc) != crc:
+            _log.warning("the ledger knew another checksum of member %d, block %d: forgotten", member, block)
+            self._ledger.forget(version)
+            self._recalled[member] = {}
+        self._ledger.learn(version, block, crc, length)
 
     def done(self, member: int) -> None:
         """The whole checksum of a member is known: its blocks are no longer wanted."""

@@ -10,39 +10,25 @@ The generators here give pieces of bytes, and None where the next step may have 
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 from streamware.ahead import Ahead
 from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
-from streamware.errors import (
-    BodyClosed,
-    ChecksumMismatch,
-    LimitExceeded,
-    MemberError,
-    MemberTooLarge,
-    NotAllowed,
-    SizeMismatch,
-    SourceError,
-    StreamwareError,
-    TooSlow,
-)
-from streamware.formats.framing import content_span, frames, open_frames
+from streamware.errors import MemberError, MemberTooLarge, NotAllowed, SizeMismatch, StreamwareError
+from streamware.formats.framing import open_frames
 from streamware.ledger import Ledger
-from streamware.model import Chunks, Source
-from streamware.openings import Place, Span, openings, overlap, wanted
-from streamware.passing import PLAIN, Rest, passed
+from streamware.model import Source
+from streamware.openings import Span, openings, overlap, wanted
+from streamware.passage import LIMIT_32, Passage, Waits, own
+from streamware.passing import PLAIN, passed
 from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Passed, Plan, Segment, Table, Window
 from streamware.policy import Policy
 from streamware.recall import Recall
 
-__all__ = ["Foreign", "Walk", "own"]
+__all__ = ["Walk"]
 
-_LIMIT_32 = 0xFFFFFFFF
 _LEAD = 512  # bytes of a compressed archive that leave at once: a first header, so that a download is seen to begin
-
-_Waits = Generator[None, None, None]
 
 
 class Walk:
@@ -69,25 +55,17 @@ class Walk:
     ) -> None:
         self._plan = plan
         self._entries = entries
-        self._source_of = source_of
         self._version_of = version_of
         self._ledger = ledger
-        self._recall = Recall(ledger, entries, version_of)
         self._policy = policy
         self._places = places
         self._failures = failures if plan.length is None else None
         self._known = plan.known()
         self._ahead = ahead
-        self._place: Place = (0, 0)
-        self._opening: Source | None = None
-        self._chunks: Chunks | None = None
-        self._inline: tuple[int, bytes] = (-1, b"")
-        self._aborted = False
-        self._awaited: Callable[[], bool] | None = None  # whether what the next step waits for has come
+        self._recall = Recall(ledger, entries, version_of)
+        self.passage = Passage(entries, source_of, self._recall, self._known, policy, ahead)
+        self._inline: tuple[int, bytes] = (-1, b"")  # a small member that was read for its checksum, and comes next
         self.members = 0  # opened so far
-        self.bytes_in = 0  # content read so far
-        self.deadline: float | None = None  # when it must have ended, as time.monotonic() counts
-        self.hurry = False  # the consumer holds bytes that it would rather send than have joined with late ones
 
     def parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
         """The bytes of the windows, and the literal bytes between them."""
@@ -95,35 +73,6 @@ class Walk:
         if self._plan.coding is None:
             return parts
         return coded(parts, CODERS[self._plan.coding](), self._policy.chunk_bytes, lead=_LEAD)
-
-    def ready(self) -> bool:
-        """Whether the next step needs no waiting for anybody."""
-        chunks = self._chunks
-        if self._awaited is not None:
-            return self._awaited()
-        return chunks is None or chunks.ready()
-
-    def abort(self) -> None:
-        self._aborted = True
-        opening, chunks = self._opening, self._chunks
-        if opening is not None and hasattr(opening, "abort"):
-            opening.abort()
-        if chunks is not None:
-            chunks.abort()
-        if self._ahead is not None:
-            self._ahead.abort()
-
-    def close(self) -> None:
-        try:
-            self._close_member()
-        finally:
-            if self._ahead is not None:
-                self._ahead.close()
-
-    def _close_member(self) -> None:
-        chunks, self._chunks = self._chunks, None
-        if chunks is not None:
-            chunks.close()
 
     def _parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
         ahead = self._ahead
@@ -136,7 +85,7 @@ class Walk:
                 yield from self._window(index, piece)
 
     def _window(self, index: int, window: Window) -> Pieces:
-        plan, known, layout = self._plan, self._known, self._plan.layout
+        plan, entries, known, layout = self._plan, self._entries, self._known, self._plan.layout
         exact = plan.offsets is not None
         item = plan.locate(window.start) if exact else 0
         position = known.offsets[item] if exact else 0
@@ -146,24 +95,27 @@ class Walk:
             if not exact:
                 known.offsets.append(position)
             segments = layout.segments(item, known)
-            span = None
-            if item < layout.members:
-                span = wanted(self._entries, segments, position, window, known)
+            span = wanted(entries, segments, position, window, known) if item < layout.members else None
             if span is not None:
-                self._place = (index, item)
-                for part in self._member(item, segments, position, window, span):
-                    if part is not None and not exact:
-                        position += len(part)
-                    yield part
+                self.passage.place = (index, item)
+                member = self._member(item, segments, position, window, span)
                 if exact:
-                    position += sum(s.length or 0 for s in segments)
+                    yield from member
+                    position = known.offsets[item + 1]
+                else:
+                    for part in member:
+                        position += len(part or b"")
+                        yield part
             else:
                 for segment in segments:
-                    low, high = overlap(segment.length, position, window)
+                    length = segment.length or 0
+                    low, high = overlap(length, position, window)
                     if high is None or low < high:
-                        record = yield from self._record(segment)
+                        record = self._record(segment)
+                        if record is None:
+                            record = yield from self._learnt(segment)
                         yield record[low:high]
-                    position += segment.length or 0
+                    position += length
             item += 1
 
     def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window, span: Span) -> Pieces:
@@ -171,7 +123,11 @@ class Walk:
         failed: StreamwareError | None = None
         try:
             try:
-                yield from self._open_content(member, span)
+                if span.quoted:  # a small one: its bytes are wanted next, and outweigh what is remembered
+                    yield from self._read_whole(member)
+                if self._inline[0] != member:
+                    length = None if span.stop is None else span.stop - span.start
+                    yield from self.passage.open(member, span.start, length)
                 self.members += 1
             except Exception as error:
                 failed = own(error)
@@ -186,15 +142,21 @@ class Walk:
                 # is to follow that header.
                 self._known.learn_crc32(member, 0)
             for segment in segments:
-                low, high = overlap(segment.length, position, window)
-                position += segment.length or 0
+                length = segment.length
+                low, high = overlap(length, position, window)
+                position += length or 0
                 if high is not None and low >= high:
                     continue
                 if isinstance(segment, Literal | Derived):
-                    record = yield from self._record(segment)
+                    record = self._record(segment)
+                    if record is None:
+                        record = yield from self._learnt(segment)
                     yield record[low:high]
                 elif failed is not None:
                     raise failed
+                elif self._inline[0] == member:
+                    data, self._inline = self._inline[1], (-1, b"")
+                    yield data[low:high]
                 else:
                     yield from self._content(segment, member, low, high)
         except Exception as error:
@@ -202,82 +164,30 @@ class Walk:
             self._name(failed, member)
             raise failed from failed.__cause__
         finally:
-            self._close_member()
+            self.passage.close_member()
 
     def _name(self, error: StreamwareError, member: int) -> None:
         if error.member is None:
             error.member = self._entries[member].name.decode()
             error.index = member if self._places is None else self._places[member]
 
-    def _record(self, segment: Segment) -> Generator[None, None, bytes]:
-        """The bytes of a record; a checksum it quotes that is not known is found out by reading."""
-        if isinstance(segment, Literal):
-            return segment.data
-        assert isinstance(segment, Derived)
-        member = segment.member
-        if self._known.crc32(member) is None and self._entries[member].crc32 is None:
-            yield from self._learn(member)
-        return segment.render(self._known)
-
     # --- content ---
-
-    def _wait(self, come: Callable[[], bool]) -> _Waits:
-        self._awaited = come
-        yield None
-        self._awaited = None
-
-    def _open(self, member: int, start: int, length: int | None) -> _Waits:
-        early = None if self._ahead is None else self._ahead.turn(self._place, start, length)
-        source = self._source_of(member) if early is None else None
-        if early is not None:
-            if not early.ready():
-                yield from self._wait(early.ready)
-        elif not getattr(source, "instant", False):
-            yield from self._wait(_never)
-        self._opening = source
-        try:
-            if self._stopped():
-                raise BodyClosed("aborted")
-            if source is not None:
-                chunks = self._chunks = source.open(start, length)
-            else:
-                assert early is not None
-                assert self._ahead is not None
-                chunks = self._chunks = self._ahead.take(early)
-        finally:
-            self._opening = None
-        if self._stopped():  # abort() came while there was nothing yet that it could have stopped
-            chunks.abort()
-
-    def _stopped(self) -> bool:
-        return self._aborted
-
-    def _open_content(self, member: int, span: Span) -> _Waits:
-        """Open just the bytes that are wanted; read a member whole whose header quotes its unknown checksum."""
-        if span.quoted:
-            yield from self._read_whole(member)  # its bytes are wanted next, and outweigh what is remembered
-        if self._inline[0] != member:
-            yield from self._open(member, span.start, None if span.stop is None else span.stop - span.start)
 
     def _content(self, segment: Segment, member: int, low: int, high: int | None) -> Pieces:
         """The wanted part of an opened member, framed or coded as its segment says."""
         size = self._entries[member].size
         if isinstance(segment, Extent):
-            if self._inline[0] == member:
-                data, self._inline = self._inline[1], (-1, b"")
-                yield data[low:high]
-            else:
-                yield from self._stream(member, low, high)
+            yield from self.passage.stream(member, low, high)
         elif isinstance(segment, Framed) and size is not None:
             assert high is not None
-            yield from frames(self._stream(member, *content_span(size, low, high)), size, low, high)
+            yield from self.passage.framed(member, size, low, high)
         elif isinstance(segment, Passed):
             yield from self._counted(member, self._passed(segment.otherwise, member), None, 0, None)
         elif isinstance(segment, Framed):
-            yield from self._counted(member, open_frames(self._stream(member, 0, None)), None, 0, None)
+            yield from self._counted(member, open_frames(self.passage.stream(member, 0, None)), None, 0, None)
         else:
             assert isinstance(segment, Coded)
-            pieces = deflated(self._stream(member, 0, size), self._policy.chunk_bytes, probe=segment.probe)
+            pieces = deflated(self.passage.stream(member, 0, size), self._policy.chunk_bytes, probe=segment.probe)
             yield from self._counted(member, pieces, segment.length, low, high)
 
     def _counted(self, member: int, pieces: Pieces, length: int | None, low: int, high: int | None) -> Pieces:
@@ -292,7 +202,7 @@ class Walk:
                 yield None
                 continue
             start, count = count, count + len(piece)
-            if count >= _LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
+            if count >= LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
                 raise MemberTooLarge(
                     f"a member of unknown size, not announced with may_exceed_4gib, came to {count} bytes"
                 )
@@ -311,154 +221,54 @@ class Walk:
             raise SizeMismatch(f"a member came to {count} bytes in the archive, and {length} were promised")
         self._known.coded[member] = count
 
-    def _stream(self, member: int, start: int, stop: int | None) -> Pieces:
-        """``content[start:stop]`` of an opened member, counted, and proved before the last piece is given."""
-        chunks = self._chunks
-        assert chunks is not None
-        entry = self._entries[member]
-        whole = start == 0 and stop == entry.size
-        wanted = None if stop is None else stop - start
-        sums = self._recall.sums(member, start)
-        got = 0
-        piece = b""
-        while wanted is None or got < wanted:
-            if self.hurry and not chunks.ready():
-                yield from self._wait(chunks.ready)
-            piece = next(chunks, b"")
-            if not piece:
-                break
-            got += len(piece)
-            self.bytes_in += len(piece)
-            if self._ahead is not None:
-                self._ahead.passed(len(piece))
-            sums.feed(piece)
-            # Here and nowhere else: the place to break off is inside a member.
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                raise TooSlow(f"it took longer than {self._policy.max_bundle_seconds} s")
-            if wanted is None:
-                self._bounded()
-                if got >= _LIMIT_32 and not entry.may_exceed_4gib:
-                    raise MemberTooLarge(
-                        f"a member of unknown size, not announced with may_exceed_4gib, has {got} bytes"
-                    )
-            if wanted is None or got < wanted:
-                # Not held here while the client takes its time: what is made of it is.
-                given, piece = [piece], b""
-                yield given.pop()
-        if wanted is not None and (got != wanted or next(chunks, b"")):
-            raise SizeMismatch(f"a member gave {got} bytes or more, and {wanted} were promised")
-        if whole:
-            crc = sums.finish()
-            if entry.crc32 not in (None, crc):
-                raise ChecksumMismatch(f"CRC-32 is {crc:08x}, and {entry.crc32:08x} was promised")
-            self._learned(member, crc)
-            self._known.sizes[member] = got
-        elif stop == entry.size:
-            sums.finish()
-        if wanted:
-            yield piece
-
     def _passed(self, otherwise: Framed | Coded, member: int) -> Pieces:
         """All of a member whose source may give it deflated; the first byte of its first piece says so."""
-        chunks = self._chunks
-        assert chunks is not None
-        if self.hurry and not chunks.ready():
-            yield from self._wait(chunks.ready)
-        first = next(chunks)
-        self._chunks = Rest(first[1:], chunks)
-        entry = self._entries[member]
-        if first[:1] != PLAIN:
-            yield from passed(self._coming(self._chunks), entry, partial(self._proved, member))
+        passage, entry = self.passage, self._entries[member]
+        if (yield from passage.kind()) != PLAIN:
+            yield from passed(passage.coming(), entry, partial(passage.proved, member))
         elif isinstance(otherwise, Framed):
-            yield from open_frames(self._stream(member, 0, entry.size))
+            yield from open_frames(passage.stream(member, 0, entry.size))
         else:
-            pieces = self._stream(member, 0, entry.size)
-            yield from deflated(pieces, self._policy.chunk_bytes, probe=otherwise.probe)
+            yield from deflated(passage.stream(member, 0, entry.size), self._policy.chunk_bytes, probe=otherwise.probe)
 
-    def _coming(self, chunks: Chunks) -> Pieces:
-        """What comes deflated, counted as it is."""
-        while True:
-            if self.hurry and not chunks.ready():
-                yield from self._wait(chunks.ready)
-            given = [next(chunks, b"")]
-            if not given[0]:
-                return
-            self.bytes_in += len(given[0])
-            if self._ahead is not None:
-                self._ahead.passed(len(given[0]))
-            if self.deadline is not None and time.monotonic() > self.deadline:
-                raise TooSlow(f"it took longer than {self._policy.max_bundle_seconds} s")
-            yield given.pop()
+    # --- checksums that records quote ---
 
-    def _proved(self, member: int, crc: int, size: int, coded: int) -> None:
-        """What came deflated is this: its content is what counts from here on."""
-        self.bytes_in += size - coded
-        self._bounded()
-        self._learned(member, crc)
-        self._known.sizes[member] = size
+    def _record(self, segment: Segment) -> bytes | None:
+        """The bytes of a record; None: it quotes a checksum that has to be found out first."""
+        if isinstance(segment, Literal):
+            return segment.data
+        assert isinstance(segment, Derived)
+        if self._known.crc32(segment.member) is None and self._entries[segment.member].crc32 is None:
+            return None
+        return segment.render(self._known)
 
-    def _bounded(self) -> None:
-        """Stop a plan of unknown length, where each member is read once, at what a bundle may have of content."""
-        most = self._policy.max_bundle_bytes
-        if most is not None and self.bytes_in > most:
-            raise LimitExceeded(f"A bundle has at most {most} bytes of content on this server.")
+    def _learnt(self, segment: Segment) -> Generator[None, None, bytes]:
+        """The bytes of a record, once the checksum it quotes has been found out by reading."""
+        assert isinstance(segment, Derived)
+        try:
+            yield from self._learn(segment.member)
+        except Exception as error:
+            failed = own(error)
+            self._name(failed, segment.member)
+            raise failed from failed.__cause__
+        return segment.render(self._known)
 
-    def _learned(self, member: int, crc: int) -> None:
-        self._known.learn_crc32(member, crc)
-        self._recall.done(member)
-
-    def _learn(self, member: int) -> _Waits:
+    def _learn(self, member: int) -> Waits:
         """Find out a member's checksum for its own sake: only blocks that nobody remembers are read."""
         runs = self._recall.missing(member)
-        size = self._entries[member].size
-        if runs == [(0, size)]:
+        if runs == [(0, self._entries[member].size)]:
             yield from self._read_whole(member)
             return
         for start, stop in runs:
-            yield from self._aside(member, start, stop, None)
-        self._learned(member, self._recall.total(member))
+            yield from self.passage.aside(member, start, stop)
+        self._known.learn_crc32(member, self._recall.total(member))
+        self._recall.done(member)
 
-    def _read_whole(self, member: int) -> _Waits:
+    def _read_whole(self, member: int) -> Waits:
         """Read a member for its checksum; a small one is kept, for its bytes are wanted next."""
         size = self._entries[member].size
         assert size is not None
-        kept: list[bytes] | None = [] if size <= self._policy.inline_bytes else None
-        yield from self._aside(member, 0, size, kept)
-        if kept is not None:
-            self._inline = (member, b"".join(kept))
-
-    def _aside(self, member: int, start: int, stop: int, kept: list[bytes] | None) -> _Waits:
-        """Read a run of a member that is not sent, beside whatever is open."""
-        before, self._chunks = self._chunks, None
-        try:
-            yield from self._open(member, start, stop - start)
-            for piece in self._stream(member, start, stop):
-                if piece is None:
-                    yield None
-                elif kept is not None:
-                    kept.append(piece)
-        except Exception as error:
-            failed = own(error)
-            self._name(failed, member)
-            raise failed from failed.__cause__
-        finally:
-            self._close_member()
-            self._chunks = before
-
-
-class Foreign(SourceError):
-    """What a source raised that is no error of ours; that is its cause."""
-
-
-def own(error: Exception) -> StreamwareError:
-    """Any error as one of ours: a bare OSError would be taken by hosts for the client's own leaving."""
-    if isinstance(error, StreamwareError):
-        return error
-    failure = Foreign(f"a member failed: {error!r}")
-    failure.__cause__ = error
-    return failure
-
-
-def _never() -> bool:
-    """Of an opening nobody can tell before it is made."""
-    return False
+        if size <= self._policy.inline_bytes:
+            self._inline = (member, (yield from self.passage.small(member, size)))
+        else:
+            yield from self.passage.aside(member, 0, size)

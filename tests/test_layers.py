@@ -30,7 +30,7 @@ FLOORS = {
         """,
         # Synchronous I/O.
         1: """
-            checksums coding passing recall crew pumps pumped early ahead walk pump
+            checksums coding passing recall crew pumps pumped early ahead passage walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -70,11 +70,12 @@ NEIGHBOURS: dict[str, set[str]] = {
     "coding": {"checksums", "ledger"},
     "recall": {"checksums", "ledger"},
     "passing": {"coding"},
-    "walk": {"ahead", "coding", "ledger", "passing", "recall"},
+    "passage": {"ahead", "coding", "passing", "recall"},
+    "walk": {"ahead", "coding", "ledger", "passage", "passing", "recall"},
     "job": {"admission", "prober"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
-    "pump": {"ahead", "ledger", "walk", "traces"},
+    "pump": {"ahead", "ledger", "passage", "walk", "traces"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
@@ -124,8 +125,8 @@ PURE = {
     "operator", "posixpath", "re", "string", "struct", "types", "typing", "unicodedata", "urllib.parse", "zlib",
 }
 # fmt: on
-# What is loaded tells daphne from other hosts; it is looked at, never changed.
-PURE_PARTS = {"os": {"PathLike", "fspath"}, "sys": {"modules"}}
+# What is loaded tells daphne from other hosts; it is looked at, never changed. Bytes in memory are no I/O.
+PURE_PARTS = {"io": {"BytesIO"}, "os": {"PathLike", "fspath"}, "sys": {"modules"}}
 CLOCKS = {"now", "utcnow", "today"}
 
 

@@ -29,6 +29,7 @@ from streamware.errors import (
     SourceError,
 )
 from streamware.model import File, Tree
+from streamware.sources import file
 from streamware.sources.file import FileSource, expand_tree, open_below
 from tests.synthetic import read
 
@@ -218,6 +219,7 @@ import os, sys
 from streamware import Archiver, Bundle
 from streamware.errors import MemberError
 from streamware.model import Member, File, Tree
+from streamware.sources import file
 from streamware.sources.file import FileSource, expand_tree
 
 def kind(call):
@@ -288,6 +290,40 @@ def test_a_window_of_a_file(root: Path) -> None:
     source.close()
 
 
+def test_a_range_that_is_read_at_once(root: Path) -> None:
+    source = FileSource("a.txt", str(root))
+    for start, length, expected in ((0, 6, b"inside"), (2, 3, b"sid"), (6, 0, b"")):
+        assert source.read(start, length) == expected
+    for start, length in ((0, 7), (7, 1), (5, 2)):
+        with pytest.raises(SizeMismatch):
+            source.read(start, length)
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_places_are_filled_to_the_last_byte_whatever_the_system_reads_at_once(
+    root: Path, many: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def of_a_stingy_file_system(fd: int, places: list[memoryview], offset: int) -> int:
+        return file._read_into_one(fd, [places[0][:5]], offset)
+
+    if not many:
+        monkeypatch.setattr(file, "_read_into", of_a_stingy_file_system)
+    content = bytes(range(100))
+    (root / "b.bin").write_bytes(content)
+    chunks = FileSource("b.bin", str(root)).open(3, 90)
+    target = bytearray(60)
+    view = memoryview(target)
+    chunks.fill([view[:7], view[7:8], view[8:40], view[40:]])  # type: ignore[attr-defined]
+    assert target == content[3:63]
+    os.truncate(root / "b.bin", 80)
+    with pytest.raises(SizeMismatch):
+        chunks.fill([memoryview(bytearray(25))])  # type: ignore[attr-defined]
+    chunks.abort()
+    with pytest.raises(BodyClosed):
+        chunks.fill([view])  # type: ignore[attr-defined]
+    chunks.close()
+
+
 def test_abort_ends_the_reading(root: Path) -> None:
     chunks = FileSource("a.txt", str(root), chunk_bytes=2).open(0, None)
     next(chunks)
@@ -356,9 +392,12 @@ def test_a_file_that_changed_since_it_was_looked_at(
     chunks = pinned.open(0, 6)
     assert b"".join(chunks) == b"inside"
     chunks.close()
+    assert pinned.read(0, 6) == b"inside"
     change(path)
     with pytest.raises(error):
         pinned.open(0, 6)
+    with pytest.raises(error):
+        pinned.read(0, 6)
 
 
 def two(root: Path, form: str = "zip", first: int = 600_000, size: int = 400_000, **options: str) -> Bundle:

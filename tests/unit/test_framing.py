@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import zlib
 from collections.abc import Iterator
 from itertools import pairwise
@@ -11,7 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamware.errors import SizeMismatch
-from streamware.formats.framing import BLOCK, content_span, framed_length, frames, open_frames
+from streamware.formats.framing import (
+    BLOCK,
+    FullBlocks,
+    content_span,
+    framed_length,
+    frames,
+    full_blocks,
+    open_frames,
+)
 
 SIZES = [1, 2, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK - 1, 2 * BLOCK, 2 * BLOCK + 1, 200_001]
 PATTERN = bytes((i * 7 + i // 256) % 256 for i in range(65_521)) * 4
@@ -151,3 +160,58 @@ def test_the_span_of_a_window_adds_up(size: int, data: st.DataObject) -> None:
     assert spans[0][0] == 0
     assert spans[-1][1] == size
     assert all(before[1] == after[0] for before, after in pairwise(spans))
+
+
+def test_full_blocks_are_those_of_which_none_is_the_last_there() -> None:
+    stride = BLOCK + 5
+    for start in (0, 1, 5, stride, 2 * stride):
+        for stop in (
+            start,
+            start + 5,
+            start + 6,
+            start + stride,
+            start + stride + 5,
+            start + stride + 6,
+            start + 400_000,
+        ):
+            count = full_blocks(start, stop)
+            if start % stride:
+                assert count == 0
+            else:
+                assert start + count * stride + 6 <= stop or count == 0
+                assert start + (count + 1) * stride + 6 > stop
+
+
+def test_blocks_filled_in_place_are_those_made_by_joining() -> None:
+    content, made = content_of(200_001), FullBlocks(2)
+    reading = io.BytesIO(content)
+
+    def read(places: list[memoryview]) -> None:
+        assert [len(place) for place in places] == [BLOCK, BLOCK]
+        for place in places:
+            reading.readinto(place)
+
+    first = made.fill(read)
+    assert first == REFERENCE[200_001][: 2 * (BLOCK + 5)]
+    assert b"".join(made.contents(first)) == content[: 2 * BLOCK]
+
+
+def test_blocks_that_somebody_holds_are_left_alone_and_the_others_made_anew_in_place() -> None:
+    made = FullBlocks(1)
+
+    def piece_of(byte: int) -> bytes:
+        def read(places: list[memoryview]) -> None:
+            places[0][:] = bytes([byte]) * BLOCK
+
+        return made.fill(read)
+
+    held = [piece_of(byte) for byte in range(6)]
+    for byte, piece in enumerate(held):
+        assert piece == b"\0\xff\xff\0\0" + bytes([byte]) * BLOCK
+    piece, places = piece_of(6), set()
+    for byte in range(7, 30):
+        before, piece = piece, b""
+        piece = piece_of(byte)
+        assert (before[5], piece[5]) == (byte - 1, byte)
+        places.add(id(piece))
+    assert len(places) == 2

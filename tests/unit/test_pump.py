@@ -240,6 +240,18 @@ def test_small_members_are_joined_when_nobody_has_to_be_waited_for() -> None:
     assert len(pieces) < 12
 
 
+def test_a_large_piece_is_not_copied_for_the_header_before_it() -> None:
+    bundle = Bundle("b.zip")
+    for number in range(3):
+        bundle.add(Member(f"{number}", Synthetic(600_000, number, cut=300_000, crc_known=True)))
+    body = Archiver().open(bundle)
+    pieces = list(body)
+    body.close()
+    large = [piece for piece in pieces if len(piece) == 300_000]
+    assert len(large) >= 4
+    assert len(b"".join(pieces)) == body.length
+
+
 class Serial(Synthetic):
     """For one thread alone, so that nobody opens it before its turn."""
 
