@@ -1,4 +1,4 @@
-"""The benchmark: streamware beside what one would use instead, measured within one run. docs/performance.md has the method.
+"""The benchmark: streamware beside what one would use instead, within one run. docs/performance.md has the method.
 
     tox -e bench                        all of it; the table and the chart go into docs/
     tox -e bench -- --smoke             what a change is checked with, in a minute

@@ -10,7 +10,7 @@ import os
 import resource
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -53,7 +53,7 @@ class Bed:
     ) -> None:
         self.cores = find_cores()
         self.scale = scale
-        self._work = work
+        self.work = work
         self._root = work / "root"
         self._modules = modules
         self._mod_zip = mod_zip
@@ -62,6 +62,7 @@ class Bed:
         self._stack = ExitStack()
         self._logs = 0
         self._cases = 0
+        self.upstream: int | None = None  # the port of nginx with all members; None without nginx
 
     def __enter__(self) -> Bed:
         if self.cores.others is not None:
@@ -72,10 +73,10 @@ class Bed:
         self._root.mkdir(parents=True)
         make_set(TINY, self._root)
         if self._nginx is not None:
-            self._upstream = free_port()
-            conf = write_upstream(self._work / "upstream", self._upstream, self._root)
+            self.upstream = free_port()
+            conf = write_upstream(self.work / "upstream", self.upstream, self._root)
             self._stack.enter_context(
-                Server(nginx_command(self._nginx, conf), self._log(), core=self.cores.others, port=self._upstream)
+                Server(nginx_command(self._nginx, conf), self._log(), cores=[self.cores.others], port=self.upstream)
             )
         return self
 
@@ -84,7 +85,7 @@ class Bed:
 
     def _log(self) -> Path:
         self._logs += 1
-        return self._work / f"said-{self._logs}"
+        return self.work / f"said-{self._logs}"
 
     def why_not(self, contender: Contender, case: Case) -> str | None:
         """What a contender lacks here; None where it lacks nothing."""
@@ -108,8 +109,8 @@ class Bed:
         try:
             members = made.members[: max(1, round(len(made.members) * case.share))]
             with ExitStack() as stack:
-                port = self._late(stack, made, case.late) if case.late else getattr(self, "_upstream", 0)
-                jobs = self._work / "jobs.json"
+                port = self._late(stack, made, case.late) if case.late else self.upstream or 0
+                jobs = self.work / "jobs.json"
                 jobs.write_text(json.dumps(self._jobs(case, made, members, port)), encoding="utf-8")
                 ready, lists = (self._root / f"{name}-{self._cases}" for name in ("ready", "lists"))
                 yield Laid(case, made, members, jobs, port, ready, lists)
@@ -119,7 +120,7 @@ class Bed:
 
     def _late(self, stack: ExitStack, made: MadeSet, seconds: float) -> int:
         command = [sys.executable, "-m", "bench.programs.late", "{port}", str(self._root), str(seconds)]
-        return stack.enter_context(Server(command, self._log(), core=self.cores.others)).port
+        return stack.enter_context(Server(command, self._log(), cores=[self.cores.others])).port
 
     def _jobs(self, case: Case, made: MadeSet, members: tuple[Made, ...], port: int) -> dict[str, object]:
         tiny = [Made(p.name, p.stat().st_size, 0, 1_700_000_000) for p in sorted((self._root / TINY.key).iterdir())]
@@ -138,23 +139,23 @@ class Bed:
 
     def server(self, contender: Contender, laid: Laid) -> Server:
         """A contender's server, pinned and not started yet."""
-        core = self.cores.server
+        cores = [self.cores.server] if contender.pinned else self.cores.every
         if contender.host == "nginx":
             port = free_port()
             conf = (self._floor if contender.key == FLOOR else self._zipping)(laid, port)
             assert self._nginx is not None
-            return Server(nginx_command(self._nginx, conf), self._log(), core=core, port=port)
+            return Server(nginx_command(self._nginx, conf), self._log(), cores=cores, port=port)
         env = {**contender.env, "BENCH_JOBS": str(laid.jobs), "BENCH_MODULES": str(self._modules)}
         threads = max(8, 128 if laid.case.clients else 0)
         command = server_command(contender, threads=threads, node=self._node)
-        return Server(command, self._log(), core=core, env=env)
+        return Server(command, self._log(), cores=cores, env=env)
 
     def _floor(self, laid: Laid, port: int) -> Path:
         folder = laid.ready
         folder.mkdir()
         for name in ("archive", "tiny"):
             write_archive(laid.jobs, name, folder / f"{name}.zip")
-        return write_floor(self._work / "floor", port, folder, None if laid.case.local else laid.upstream)
+        return write_floor(self.work / "floor", port, folder, None if laid.case.local else laid.upstream)
 
     def _zipping(self, laid: Laid, port: int) -> Path:
         jobs = json.loads(laid.jobs.read_text(encoding="utf-8"))
@@ -167,12 +168,15 @@ class Bed:
             )
             (laid.lists / f"{name}.zip").write_text("".join(lines), encoding="utf-8")
         assert self._mod_zip is not None
-        work = self._work / "mod_zip"
+        work = self.work / "mod_zip"
         return write_mod_zip(
-            work, port, self._mod_zip, self._root, laid.lists.name, upstream=laid.upstream, lists=self._upstream
+            work, port, self._mod_zip, self._root, laid.lists.name, upstream=laid.upstream, lists=self.upstream or 0
         )
 
+    def live_folder(self, name: str) -> Path:
+        """A folder that is not there yet, whose files the upstream always looks at anew."""
+        return self._root / f"live-{name}"
 
-def shrunk(case: Case, clients: int) -> Case:
-    """A case with fewer slow clients."""
-    return replace(case, clients=min(case.clients, clients)) if case.clients else case
+    def other_server(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> Server:
+        """A server that is no contender, pinned as they are and not started yet."""
+        return Server(command, self._log(), cores=[self.cores.server], env=env)

@@ -31,6 +31,7 @@ class Case:
 
 _ASKING = (WSGI, ASGI, "zipstream-ng-wsgi", "zipstream-ng-asgi", "starlette", "aiohttp", "archiver", MOD_ZIP)
 MAIN = (WSGI, ASGI, "zipstream-ng-wsgi", "zipstream-ng-asgi", MOD_ZIP, FLOOR)  # what a change is checked against
+_MANY = (WSGI, ASGI, "zipstream-ng-wsgi")
 _CROWDED = (WSGI, ASGI, "zipstream-ng-wsgi", "zipstream-ng-asgi", "aiohttp", "yazl", MOD_ZIP)
 
 CASES = (
@@ -43,6 +44,7 @@ CASES = (
     Case("crc/big", "Large files of another server, checksums known", "big", crcs=True),
     Case("crc/mid", "1 MiB files of another server, checksums known", "mid", crcs=True),
     Case("text", "Log text of this disk, deflated", "text", local=True, compress="deflate"),
+    Case("many", "100,000 tiny files of this disk", "many", local=True, most_rounds=1, only=_MANY),
     Case("late", "Files of 20 KiB, each 50 ms late", "late", late=0.05, most_rounds=1, only=_ASKING),
     Case("slow", "Slow clients", "slow", local=True, clients=100, most_rounds=1, only=_CROWDED),
 )
@@ -55,6 +57,8 @@ def case_named(key: str) -> Case:
 
 def takes_part(case: Case, contender: Contender) -> bool:
     """Whether a contender is to be measured in a case, if it is installed."""
+    if contender.only:
+        return case.key == contender.only
     if case.only:
         return contender.key in case.only
     if case.crcs and not contender.uses_crcs:

@@ -1,7 +1,7 @@
 """Who takes part: streamware, and what a user would pick instead.
 
-The rule of this file: a contender is one line of a table; all run one process on one core, and differ only in what
-their lines say.
+The rule of this file: a contender is one line of a table; all run one process on one core, but where their lines say
+otherwise.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ASGI", "CONTENDERS", "FLOOR", "MOD_ZIP", "WSGI", "Contender", "by_key", "lacking", "server_command"]
+__all__ = ["ASGI", "CONTENDERS", "FLOOR", "MOD_ZIP", "WIDE", "WSGI", "Contender", "by_key", "lacking", "server_command"]
 
 WSGI = "streamware-wsgi"  # keys of the two that the others are held against
 ASGI = "streamware-asgi"
+WIDE = "streamware-wsgi-cores"
 MOD_ZIP = "mod_zip"
 FLOOR = "floor"
 
@@ -33,6 +34,8 @@ class Contender:
     upstream: bool = True  # and where they are behind another server
     deflate: bool = True  # can compress
     uses_crcs: bool = False  # does better when checksums are known
+    pinned: bool = True  # to one core
+    only: str = ""  # the one case it takes part in; "" leaves that to the case
 
 
 _OURS = "bench.programs.streamware_app"
@@ -58,6 +61,15 @@ _HOSTS = {"gthread": ("gunicorn", "falcon"), "uvicorn": ("uvicorn", "falcon")}
 CONTENDERS = (
     Contender(WSGI, "streamware, gunicorn", "gthread", f"{_OURS}:wsgi", needs=_HOSTS["gthread"], uses_crcs=True),
     Contender(ASGI, "streamware, uvicorn", "uvicorn", f"{_OURS}:asgi", needs=_HOSTS["uvicorn"], uses_crcs=True),
+    Contender(
+        WIDE,
+        "streamware, gunicorn, all cores",
+        "gthread",
+        f"{_OURS}:wsgi",
+        needs=_HOSTS["gthread"],
+        pinned=False,
+        only="text",
+    ),
     *(
         _peer(library, module, host, client)
         for library, module in (("zipstream-ng", "zipstream"), ("stream-zip", "stream_zip"))

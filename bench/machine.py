@@ -27,20 +27,17 @@ _PACKAGES = (
 )
 
 
-def describe(
-    cores: Cores, modules: Path | None, given: Sequence[str], mod_zip: str | None, seconds: float
-) -> dict[str, str]:
+def describe(cores: Cores, modules: Path | None, given: Sequence[str], mod_zip: str | None) -> dict[str, str]:
     """Labels and what stands beside them, in the order they are shown in."""
-    shown = [Path(word).name if word == mod_zip else word for word in given]
+    shown = [Path(word).name if Path(word).is_absolute() else word for word in given]
     pinned = "servers on one core, clients and upstream on another"
     return {
         "Date": date.today().isoformat(),
         "Command": f"tox -e bench -- {shlex.join(shown)}" if shown else "tox -e bench",
-        "Took": f"{seconds / 60:.0f} min" if seconds > 120 else f"{seconds:.0f} s",
         "Machine": f"{_processor()}, {os.cpu_count()} cores, {_memory()}",
         "System": f"Linux {platform.release().partition('-')[0]}, Python {platform.python_version()}",
         "Pinning": pinned if cores.pinned else "none: one core, or no taskset; servers and clients share what there is",
-        "Load before": _load(),
+        "Load": _load(),
         "streamware": f"{_commit()}CRC-32 by {ENGINE}",
         "Versions": ", ".join(_versions(modules, mod_zip)),
     }
@@ -57,7 +54,7 @@ def _memory() -> str:
 
 
 def _load() -> str:
-    return f"{os.getloadavg()[2]:.1f} (15 min)"
+    return f"{os.getloadavg()[0]:.1f} before it began"
 
 
 def _commit() -> str:

@@ -39,6 +39,7 @@ _UPSTREAM = """
         listen 127.0.0.1:{port} backlog=1024;
         root {root};
         location /lists- {{ add_header X-Archive-Files zip; }}
+        location /live- {{ open_file_cache off; }}
     }}
 """
 # What a proxying nginx needs for large bodies at full speed: big buffers, no temporary files, connections kept.

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import median
 from typing import Any, NamedTuple
 
-__all__ = ["CaseResult", "Results", "Row", "Sample"]
+__all__ = ["CaseResult", "Results", "Row", "Sample", "Table"]
 
 GIB = 1 << 30
 
@@ -40,7 +40,7 @@ class Row:
     threads: int = 0
 
     def middle(self, kind: str) -> float:
-        return median(getattr(sample, kind) for sample in self.samples)
+        return float(median(getattr(sample, kind) for sample in self.samples))
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +66,23 @@ class CaseResult:
         a, b = self.row(one), self.row(other)
         if a is None or b is None:
             return None
-        return median(getattr(x, kind) / getattr(y, kind) for x, y in zip(a.samples, b.samples, strict=False))
+        return float(median(getattr(x, kind) / getattr(y, kind) for x, y in zip(a.samples, b.samples, strict=False)))
+
+
+class Table(NamedTuple):
+    """What a set that measures in its own way has to say."""
+
+    title: str
+    note: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
 class Results:
     machine: Mapping[str, str]
     cases: tuple[CaseResult, ...]
-    tables: tuple[Mapping[str, Any], ...] = ()  # of the sets that make their own: title, note, columns, rows
+    tables: tuple[Table, ...] = ()
 
     def case(self, key: str) -> CaseResult | None:
         return next((case for case in self.cases if case.key == key), None)
@@ -84,7 +93,8 @@ class Results:
     @classmethod
     def from_json(cls, text: str) -> Results:
         told = json.loads(text)
-        return cls(told["machine"], tuple(_case(case) for case in told["cases"]), tuple(told["tables"]))
+        tables = tuple(Table(*table) for table in told["tables"])
+        return cls(told["machine"], tuple(_case(case) for case in told["cases"]), tables)
 
 
 def _case(told: Mapping[str, Any]) -> CaseResult:

@@ -117,7 +117,7 @@ def _take_turns(turns: list[_Turn], case: Case, rounds: int, patience: float, id
             if number >= 0:
                 turn.samples.append(sample)
             else:
-                turn.rounds = max(1, min(rounds, int(rounds * patience / max(sample.wall, 0.001))))
+                turn.rounds = max(2, min(rounds, int(rounds * patience / max(sample.wall, 0.001))))
             say(f"{case.key:12} {number:3} {turn.contender.key:28} CPU {sample.cpu:8.3f} s  wall {sample.wall:7.2f} s")
 
 

@@ -1,4 +1,4 @@
-"""Processes that serve: started on their core, waited for, asked to end.
+"""Processes that serve: started on their core, waited for, ended.
 
 The rule of this file: whoever starts one ends it, what it said is kept in a file, and clients and upstreams never run
 on the core of the server that is measured.
@@ -11,7 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +29,7 @@ class Cores(NamedTuple):
 
     server: int | None
     others: int | None
+    every: tuple[int, ...] = ()
 
     @property
     def pinned(self) -> bool:
@@ -40,7 +41,7 @@ def find_cores() -> Cores:
     available = sorted(os.sched_getaffinity(0))
     if len(available) < 2 or shutil.which("taskset") is None:
         return Cores(None, None)
-    return Cores(server=available[1], others=available[0])
+    return Cores(available[1], available[0], tuple(available))
 
 
 def find_program(name: str) -> str | None:
@@ -57,7 +58,7 @@ class Server:
     """A serving process and its children, from ``with`` to its end.
 
     :param command: ``{port}`` in it stands for the port.
-    :param core: the only one it may use; None lets it use all that this process was started with.
+    :param cores: the only ones it may use; none lets it use those this process may use.
     :raises RuntimeError: it ended instead of listening.
     """
 
@@ -66,12 +67,13 @@ class Server:
         command: Sequence[str],
         log: Path,
         *,
-        core: int | None = None,
+        cores: Iterable[int | None] = (),
         env: Mapping[str, str] | None = None,
         port: int | None = None,
     ) -> None:
         self.port = free_port() if port is None else port
-        pin = [] if core is None else ["taskset", "-c", str(core)]
+        allowed = ",".join(str(core) for core in cores if core is not None)
+        pin = ["taskset", "-c", allowed] if allowed else []
         self._command = [*pin, *(part.replace("{port}", str(self.port)) for part in command)]
         self._log = log
         path = os.pathsep.join(p for p in (str(ROOT), os.environ.get("PYTHONPATH", "")) if p)
@@ -109,11 +111,7 @@ class Server:
         process, self._process = self._process, None
         if process is None:
             return
+        # At once: what it was measured for is over, and some wait a second and more for clients that have left.
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            # A peer that waits for its clients: what it was measured for is over.
             os.killpg(process.pid, signal.SIGKILL)
-            process.wait(5)
+        process.wait(10)

@@ -43,6 +43,7 @@ SETS = {
         MemberSet("mid", 400, MIB),
         MemberSet("small", 8000, 10 * KIB),
         MemberSet("text", 6, 8 * MIB, "log"),
+        MemberSet("many", 100_000, 64),
         MemberSet("late", 500, 20 * KIB),
         MemberSet("slow", 80, 256 * KIB),
     )
@@ -74,7 +75,7 @@ def scaled(wanted: MemberSet, scale: float) -> MemberSet:
     if scale >= 1:
         return replace(wanted, count=round(wanted.count * scale))
     if wanted.count >= 80:
-        return replace(wanted, count=max(16, round(wanted.count * scale)))
+        return replace(wanted, count=max(8, round(wanted.count * scale)))
     return replace(wanted, size=max(MIB, round(wanted.size * scale)))
 
 

@@ -39,7 +39,7 @@ def peak_bytes(pid: int) -> int:
 
 
 def forget_peak(pid: int) -> None:
-    """Let peaks count from what is held now. Does nothing where the kernel refuses: the peak then counts from the start."""
+    """Let peaks count from what is held now. Where the kernel refuses, they go on."""
     for each in tree(pid):
         with suppress(OSError):
             Path(f"/proc/{each}/clear_refs").write_text("5")
