@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 from xml.sax.saxutils import escape
 
+from bench.cases import case_named
 from bench.contenders import ASGI, FLOOR, MOD_ZIP, WIDE, WSGI
 from bench.results import CaseResult, Results, Row
 
@@ -28,6 +29,7 @@ _TOP = 92
 
 _COLOURS = {WSGI: "#1a6fd4", ASGI: "#1a6fd4", WIDE: "#1a6fd4", MOD_ZIP: "#c0691c", FLOOR: "#b9c0c8"}
 _PEER = "#7d8793"
+_NOT_DRAWN = (case_named("many").title,)  # of next to no bytes: a GiB of them says nothing
 _LEFT_OUT = ("-requests", "-chunked")  # in the tables only: they differ little from their likes
 
 
@@ -48,8 +50,8 @@ class _Panel(NamedTuple):
 
 
 def draw(results: Results) -> str:
-    """The whole picture. Cases whose wall time has an ideal are drawn by wall time, all others by CPU."""
-    panels = [panel for panel in map(_panel, results.cases) if panel.bars]
+    """The whole picture: by wall time what waits, by memory what many clients share, by CPU all the rest."""
+    panels = [panel for panel in map(_panel, results.cases) if panel.bars and panel.title not in _NOT_DRAWN]
     pairs = [panels[i : i + 2] for i in range(0, len(panels), 2)]
     height = _TOP + sum(max(panel.height for panel in pair) + _GUTTER for pair in pairs) + _MARGIN
     machine = results.machine
@@ -73,10 +75,13 @@ def draw(results: Results) -> str:
 
 def _panel(case: CaseResult) -> _Panel:
     rows = [row for row in case.rows if row.samples and not row.contender.endswith(_LEFT_OUT)]
-    if case.ideal is not None:
-        bars = [_Bar(row.title, row.middle("wall"), _colour(row)) for row in rows if row.done >= row.clients]
+    if any(row.clients for row in rows):
+        bars = [_Bar(row.title, row.grew / 1024 / row.clients, _colour(row)) for row in rows if row.done >= row.clients]
+        unit = "KiB of memory a client"
+    elif case.ideal is not None:
+        bars = [_Bar(row.title, row.middle("wall"), _colour(row)) for row in rows]
         bars.append(_Bar("the ideal", case.ideal, _COLOURS[FLOOR]))
-        unit = "seconds until all have it"
+        unit = "seconds"
     else:
         bars = [_Bar(row.title, case.cpu_per_gib(row), _colour(row)) for row in rows if row.contender != WIDE]
         unit = "CPU seconds per GiB"

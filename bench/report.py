@@ -19,6 +19,7 @@ BEGIN = "<!-- measured: begin; written by `tox -e bench` -->"
 END = "<!-- measured: end -->"
 _MIB = 1 << 20
 _APART = ("many",)  # of next to no bytes, so that a GiB of them says nothing
+_UNITS = {"many": "CPU us a member"}
 
 Cells = list[str]
 
@@ -50,9 +51,9 @@ def write_docs(results: Results, docs: Path) -> None:
 
 def _parts(results: Results, title: str, fold: bool) -> Iterator[str]:
     yield _table(["", ""], [[f"**{label}**" if fold else label, said] for label, said in results.machine.items()])
-    if results.cases:
+    if compared := [case for case in results.cases if case.ideal is None and case.key not in _APART]:
         yield f"{title}CPU seconds for each GiB"
-        yield _overview(results)
+        yield _overview(compared)
     goals = [[o.case, o.ours, o.what, o.limit, o.reached, "yes" if o.met else "no"] for o in outcomes(results)]
     if goals:
         yield f"{title}Goals"
@@ -66,11 +67,8 @@ def _parts(results: Results, title: str, fold: bool) -> Iterator[str]:
         yield _table(table.columns, table.rows)
 
 
-def _overview(results: Results) -> str:
-    """One line a contender, one column a case: those where CPU is what counts."""
-    cases = [
-        case for case in results.cases if (case.ideal is None and case.bytes >= _MIB * 8) or case.key == "up/small"
-    ]
+def _overview(cases: Sequence[CaseResult]) -> str:
+    """One line a contender, one column a case."""
     lines = []
     for contender in CONTENDERS:
         found = [(case, case.row(contender.key)) for case in cases]
@@ -88,7 +86,15 @@ def _case(case: CaseResult, fold: bool) -> Iterator[str]:
     yield note
     crowd = any(row.clients for row in case.rows)
     compressed = any(row.samples and row.middle("bytes") < 0.9 * case.bytes for row in case.rows) and not crowd
-    columns = ["", "CPU s/GiB", "gunicorn : it", "uvicorn : it", "wall s", "first byte ms", "memory MiB"]
+    columns = [
+        "",
+        _UNITS.get(case.key, "CPU s/GiB"),
+        "gunicorn : it",
+        "uvicorn : it",
+        "wall s",
+        "first byte ms",
+        "memory MiB",
+    ]
     columns += ["whole", "KiB a client"] if crowd else ["output %"] if compressed else []
     columns.append("rounds")
     table = _table(columns, [_line(case, row, crowd, compressed) for row in case.rows])
@@ -99,7 +105,8 @@ def _line(case: CaseResult, row: Row, crowd: bool, compressed: bool) -> Cells:
     if not row.samples:
         return [row.title, f"failed: {row.failure}"]
     ratios = (case.ratio(ours, row.contender) for ours in (WSGI, ASGI))
-    cells = [row.title, _number(case.cpu_per_gib(row)), *("" if r is None else f"{r:.2f}" for r in ratios)]
+    cost = row.middle("cpu") * 1e6 / case.count if case.key in _APART else case.cpu_per_gib(row)
+    cells = [row.title, _number(cost), *("" if r is None else f"{r:.2f}" for r in ratios)]
     cells += [f"{row.middle('wall'):.2f}", f"{row.middle('first_byte') * 1000:.0f}", f"{row.grew / _MIB:.1f}"]
     if crowd:
         cells += [f"{row.done} of {row.clients}", f"{row.grew / 1024 / row.clients:.0f}"]
