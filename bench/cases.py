@@ -29,10 +29,10 @@ class Case:
     only: tuple[str, ...] = ()  # contenders' keys; none stands for all that can
 
 
-_ASKING = (WSGI, ASGI, "zipstream-ng-wsgi", "zipstream-ng-asgi", "starlette", "aiohttp", "archiver", MOD_ZIP)
+_ASKING = (WSGI, ASGI, "zipstream-ng-wsgi", "aiohttp", "archiver", MOD_ZIP)
 MAIN = (WSGI, ASGI, "zipstream-ng-wsgi", "zipstream-ng-asgi", MOD_ZIP, FLOOR)  # what a change is checked against
 _MANY = (WSGI, ASGI, "zipstream-ng-wsgi")
-_CROWDED = (WSGI, ASGI, "zipstream-ng-wsgi", "zipstream-ng-asgi", "aiohttp", "yazl", MOD_ZIP)
+_CROWDED = (WSGI, ASGI, "zipstream-ng-wsgi", "zipstream-ng-asgi", "aiohttp", MOD_ZIP)
 
 CASES = (
     Case("local/big", "Large files of this disk", "big", local=True),

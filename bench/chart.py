@@ -30,7 +30,7 @@ _TOP = 92
 _COLOURS = {WSGI: "#1a6fd4", ASGI: "#1a6fd4", WIDE: "#1a6fd4", MOD_ZIP: "#c0691c", FLOOR: "#b9c0c8"}
 _PEER = "#7d8793"
 _NOT_DRAWN = (case_named("many").title,)  # of next to no bytes: a GiB of them says nothing
-_LEFT_OUT = ("-requests", "-chunked")  # in the tables only: they differ little from their likes
+_LEFT_OUT = "-requests"  # in the tables only: they differ little from their likes
 
 
 class _Bar(NamedTuple):

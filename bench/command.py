@@ -42,7 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--contenders", metavar="A,B", type=_words(contenders), help=f"only these of: {', '.join(contenders)}")
     add("--scale", type=float, metavar="X", help=f"of the sets' sizes (default: 1; with --smoke {_SMOKE_SCALE})")
     add("--rounds", type=int, metavar="N", help="(default: 5; with --smoke 3)")
-    add("--patience", type=float, metavar="S", help="who takes longer comes in fewer rounds (default: 3)")
+    add("--patience", type=float, metavar="S", help="who takes longer comes in fewer rounds (default: 2)")
     add("--mod-zip", metavar="PATH.so", help="mod_zip, built as a module for the nginx that is installed here")
     add("--work", type=Path, metavar="DIR", help="where members are made, up to 2 GB (default: a temporary folder)")
     add("--results", type=Path, metavar="FILE", help="keep what was measured there, as JSON")
@@ -85,7 +85,7 @@ def _run(args: argparse.Namespace, given: Sequence[str]) -> Results:
     only = args.contenders or (MAIN if smoke else None)
     scale = args.scale or (_SMOKE_SCALE if smoke else 1.0)
     rounds = args.rounds or (3 if smoke else 5)
-    patience = args.patience or (0.4 if smoke else 3.0)
+    patience = args.patience or (0.4 if smoke else 2.0)
     modules = install(cache_folder()) if only is None or {"archiver", "yazl"} & set(only) else None
     began = time.monotonic()
     cases: list[CaseResult] = []

@@ -77,15 +77,6 @@ CONTENDERS = (
         for client in ("urllib3", "requests")
     ),
     Contender(
-        "zipstream-ng-chunked",
-        "zipstream-ng, no length, gunicorn",
-        "gthread",
-        f"{_PEERS}:wsgi",
-        {"BENCH_LIBRARY": "zipstream-ng", "BENCH_LENGTH": "no"},
-        ("zipstream", *_HOSTS["gthread"]),
-        deflate=False,  # never has a length there
-    ),
-    Contender(
         "starlette",
         "stream-zip, Starlette, httpx, uvicorn",
         "uvicorn",

@@ -41,11 +41,10 @@ class _Cost(NamedTuple):
 
 def run(bed: Bed, rounds: int, say: Say) -> Table:
     """One line for each ledger and size of members."""
-    rounds *= 2  # its differences are small
     lines: list[list[str]] = []
     for title, size in _SIZES.items():
         # The small ones as much work, by their number.
-        total = int(1024 * MIB * bed.scale) // (1 if size >= MIB else 16)
+        total = int(512 * MIB * bed.scale) // (1 if size >= MIB else 16)
         folder = bed.live_folder(f"ledger-{size}")
         make_sparse(folder, [size] * max(1, total // size))
         costs = _compare(bed, folder, rounds)

@@ -40,8 +40,8 @@ SETS = {
     each.key: each
     for each in (
         MemberSet("big", 2, 256 * MIB),
-        MemberSet("mid", 400, MIB),
-        MemberSet("small", 8000, 10 * KIB),
+        MemberSet("mid", 300, MIB),
+        MemberSet("small", 6000, 10 * KIB),
         MemberSet("text", 6, 8 * MIB, "log"),
         MemberSet("many", 100_000, 64),
         MemberSet("late", 500, 20 * KIB),

@@ -1,6 +1,6 @@
 """zipstream-ng and stream-zip in Falcon, for WSGI and ASGI: ``BENCH_LIBRARY`` says which.
 
-The rule of this file: a length is told wherever the library can tell it, unless ``BENCH_LENGTH=no`` asks for none.
+The rule of this file: a length is told wherever the library can tell it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from bench.programs.given import CHUNK, Job, body_reader, read_jobs
 __all__ = ["asgi", "wsgi"]
 
 _JOBS = read_jobs()
-_LENGTH = os.environ.get("BENCH_LENGTH") != "no"
 _body = body_reader()
 
 
@@ -34,7 +33,7 @@ def _zipstream(job: Job) -> tuple[Iterator[bytes], int | None]:
     from zipstream import ZIP_DEFLATED, ZIP_STORED, ZipStream
 
     deflate = job.compress == "deflate"
-    sized = _LENGTH and not deflate
+    sized = not deflate
     archive = ZipStream(
         compress_type=ZIP_DEFLATED if deflate else ZIP_STORED, compress_level=6 if deflate else None, sized=sized
     )
