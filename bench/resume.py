@@ -1,106 +1,113 @@
 """How long a resumed request takes to its first byte, by where it goes on: at 1 %, 50 % and 99 % of a bundle.
 
-    python -m bench.resume [--gib N] [--rounds N]
-
-The bundle is a ZIP of sparse files whose checksums nobody declared, once on this server's disk and once behind nginx.
-"Warm" is after one download of it, "cold" with a new version of every member. The rounds take the places in turn, and
-what counts is how a place compares with 1 % in the same run.
+The bundle is a ZIP whose checksums nobody declared, once on this server's disk and once behind nginx. "Warm" is after
+one download of it, "cold" with a new version of every member. The rule of this file: the rounds take the places in
+turn, and what counts is how a place compares with 1 % in the same run.
 """
 
 from __future__ import annotations
 
-import argparse
-import socket
-import statistics
+import http.client
+import json
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
+from urllib.parse import urlsplit
 
-from tests.resume.clients import head, scan
-from tests.resume.replicas import Replica, save_link, serve_command
-from tests.resume.upstream import MIB, Origin, origin
+from bench.bed import Bed
+from bench.clients import download
+from bench.results import Table
+from bench.sparse import make_sparse, renew
 
-__all__ = ["main"]
+__all__ = ["run"]
 
+GIB = 1 << 30
 PLACES = (0.01, 0.5, 0.99)
-SECONDS = 120.0
+_MEMBERS = 16
+_FIRST = 1 << 16  # bytes after which a resumed download is left
+
+PathOf = Callable[[], str]
+Say = Callable[[str], None]
 
 
-def first_byte(port: int, path: str, start: int) -> float:
-    """Seconds from the request to the first byte of its body; the rest is not waited for."""
-    with socket.create_connection(("127.0.0.1", port), SECONDS) as connection:
-        began = time.perf_counter()
-        connection.sendall(
-            f"GET {path} HTTP/1.1\r\nHost: bench\r\nRange: bytes={start}-\r\nConnection: close\r\n\r\n".encode()
-        )
-        got = b""
-        while not got.partition(b"\r\n\r\n")[2]:
-            piece = connection.recv(4096)
-            if not piece:
-                raise ConnectionError(f"no body: {got[:300]!r}")
-            got += piece
-        took = time.perf_counter() - began
-        if not got.startswith(b"HTTP/1.1 206"):
-            raise ConnectionError(f"no 206: {got[:300]!r}")
-        return took
+def run(bed: Bed, rounds: int, say: Say) -> Table | None:
+    """Four lines: where the members are, and whether anything is known of them. None without nginx."""
+    if bed.upstream is None:
+        return None
+    size = int(4 * GIB * bed.scale) // _MEMBERS
+    folder = bed.live_folder("resume")
+    names = make_sparse(folder, [size] * _MEMBERS)
+    members = [{"name": name, "url": f"http://127.0.0.1:{bed.upstream}/{folder.name}/{name}"} for name in names]
+    lines = []
+    with bed.other_server(_command(folder, bed.work, f"http://127.0.0.1:{bed.upstream}/")) as server:
+        local = "/bundle?" + "&".join(f"path=/tree/{name}" for name in names) + "&name=all.zip"
+
+        def behind_nginx() -> str:
+            return _link(server.port, {"name": "all.zip", "members": members})
+
+        def on_disk() -> str:
+            return local
+
+        for where, path_of in (("on this disk", on_disk), ("behind nginx", behind_nginx)):
+            path = path_of()
+            total = download(server.port, path).bytes
+            lines.append(_measured(f"{where}, warm", server.port, total, rounds, _always(path), say))
+            lines.append(_measured(f"{where}, cold", server.port, total, rounds, _anew(folder, path_of), say))
+    note = (
+        f"A ZIP of {_MEMBERS * size / GIB:.1f} GiB whose checksums nobody declared, from `streamware serve`; median of "
+        f"{rounds} rounds, and in brackets the ratio to 1 %."
+    )
+    return Table("The first byte of a resumed download", note, ["", *(f"at {p:.0%}, ms" for p in PLACES)], lines)
 
 
-def table(title: str, replica: Replica, rounds: int, path_of: Callable[[], str]) -> None:
-    """Measure and print; ``path_of()`` is asked before every request and may change what is known."""
+def _command(root: Path, work: Path, allow: str) -> list[str]:
+    key = work / "link.key"
+    key.write_text("a key for measuring alone, " * 3, encoding="utf-8")
+    key.chmod(0o600)
+    options = ["--allow", allow, "--state", f"sqlite:///{work / 'state.sqlite3'}", "--link-key", str(key)]
+    return [sys.executable, "-m", "streamware", "serve", str(root), "--bind", "127.0.0.1:{port}", *options]
+
+
+def _always(path: str) -> PathOf:
+    return lambda: path
+
+
+def _anew(folder: Path, path_of: PathOf) -> PathOf:
+    """Each time with a new version of every member."""
+
+    def path() -> str:
+        renew(folder)
+        return path_of()
+
+    return path
+
+
+def _link(port: int, manifest: object) -> str:
+    """Save a manifest; the path of its link."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    try:
+        connection.request("POST", "/bundle/links", json.dumps(manifest), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 201:
+            raise OSError(f"no link: {answer.status} {said[:300]!r}")
+        found = urlsplit(answer.getheader("Location") or "")
+        return f"{found.path}?{found.query}" if found.query else found.path
+    finally:
+        connection.close()
+
+
+def _measured(title: str, port: int, total: int, rounds: int, path_of: PathOf, say: Say) -> list[str]:
     taken: dict[float, list[float]] = {place: [] for place in PLACES}
     for number in range(rounds):
         turn = number % len(PLACES)
         for place in PLACES[turn:] + PLACES[:turn]:
             path = path_of()
-            total = int(head(f"{replica.url}{path}").headers["content-length"])
-            taken[place].append(first_byte(replica.port, path, int(total * place)))
+            got = download(port, path, start=int(total * place), upto=_FIRST)
+            taken[place].append(got.first_byte)
             time.sleep(0.05)  # for the server to see that nobody wants the rest
-    base = statistics.median(taken[PLACES[0]])
-    print(f"\n{title}")
-    print(f"{'at':>6}{'median ms':>12}{'worst ms':>12}{'ratio':>9}")
-    for place in PLACES:
-        middle = statistics.median(taken[place])
-        print(f"{place:6.0%}{middle * 1000:12.1f}{max(taken[place]) * 1000:12.1f}{middle / base:9.2f}")
-
-
-def measure(where: str, replica: Replica, members: Origin, rounds: int, path_of: Callable[[], str]) -> None:
-    """Warm, after one download; then cold, with a new version of every member before each request."""
-    path = path_of()
-    whole = scan(f"{replica.url}{path}")
-    size = f"{whole.count / (1 << 30):.1f} GiB {where}"
-    table(f"{size}, warm", replica, rounds, lambda: path)
-
-    def anew() -> str:
-        members.renew()
-        return path_of()
-
-    table(f"{size}, cold", replica, rounds, anew)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run it."""
-    parser = argparse.ArgumentParser(prog="python -m bench.resume", description="First bytes of resumed requests.")
-    parser.add_argument("--gib", type=float, default=4, metavar="N", help="size of the bundle (default: %(default)s)")
-    parser.add_argument("--rounds", type=int, default=21, metavar="N", help="(default: %(default)s)")
-    args = parser.parse_args(argv)
-    with tempfile.TemporaryDirectory(prefix="bench-resume-") as folder:
-        work = Path(folder)
-        with origin(work, [int(args.gib * 1024 * MIB) // 16] * 16) as members:
-            command = serve_command(members.root, work, allow=members.url)
-            with Replica(command, work / "log") as replica:
-                local = "/bundle?" + "&".join(f"path=/tree/{name}" for name in members.names) + "&name=all.zip"
-                measure("on this disk", replica, members, args.rounds, lambda: local)
-                measure(
-                    "behind nginx",
-                    replica,
-                    members,
-                    args.rounds,
-                    lambda: save_link(replica.url, members.manifest("all.zip")),
-                )
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    say(f"resume       {title}: " + ", ".join(f"{median(found) * 1000:.1f} ms" for found in taken.values()))
+    base = median(taken[PLACES[0]])
+    return [title, *(f"{median(found) * 1000:.1f} ({median(found) / base:.2f})" for found in taken.values())]

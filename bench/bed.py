@@ -1,0 +1,182 @@
+"""The test bed: a folder, two cores, an upstream, and a server for each contender of a case.
+
+The rule of this file: what a case needs is made before its clock runs and is gone when it ends.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from bench.cases import Case
+from bench.contenders import FLOOR, MOD_ZIP, Contender, lacking, server_command
+from bench.nginx import nginx_command, write_floor, write_mod_zip, write_upstream
+from bench.ready import write_archive
+from bench.servers import Server, find_cores, find_program, free_port
+from bench.sets import SETS, TINY, Made, MadeSet, make_set, scaled
+
+__all__ = ["Bed", "Laid"]
+
+
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A case that is ready: its members, and the file that tells contenders of them."""
+
+    case: Case
+    made: MadeSet
+    members: tuple[Made, ...]
+    jobs: Path
+    upstream: int  # the port members come from
+    ready: Path  # where an archive of them may be made
+    lists: Path  # and a list for mod_zip
+
+    @property
+    def bytes(self) -> int:
+        return sum(member.size for member in self.members)
+
+
+class Bed:
+    """
+    :param modules: the folder npm installed into; None where there is none.
+    :param mod_zip: a module built for the nginx that is installed; None leaves it out.
+    """
+
+    def __init__(
+        self, work: Path, *, scale: float = 1.0, modules: Path | None = None, mod_zip: str | None = None
+    ) -> None:
+        self.cores = find_cores()
+        self.scale = scale
+        self.work = work
+        self._root = work / "root"
+        self._modules = modules
+        self._mod_zip = mod_zip
+        self._nginx = find_program("nginx")
+        self._node = find_program("node")
+        self._stack = ExitStack()
+        self._logs = 0
+        self._cases = 0
+        self.upstream: int | None = None  # the port of nginx with all members; None without nginx
+
+    def __enter__(self) -> Bed:
+        if self.cores.others is not None:
+            os.sched_setaffinity(0, {self.cores.others})
+        # mod_zip keeps a file open for each member.
+        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        self._root.mkdir(parents=True)
+        make_set(TINY, self._root)
+        if self._nginx is not None:
+            self.upstream = free_port()
+            conf = write_upstream(self.work / "upstream", self.upstream, self._root)
+            self._stack.enter_context(
+                Server(nginx_command(self._nginx, conf), self._log(), cores=[self.cores.others], port=self.upstream)
+            )
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stack.close()
+
+    def _log(self) -> Path:
+        self._logs += 1
+        return self.work / f"said-{self._logs}"
+
+    def why_not(self, contender: Contender, case: Case) -> str | None:
+        """What a contender lacks here; None where it lacks nothing."""
+        if contender.host == "nginx" and self._nginx is None:
+            return "no nginx"
+        if contender.key == MOD_ZIP and self._mod_zip is None:
+            return "no module named by --mod-zip"
+        if contender.host == "node" and (self._node is None or self._modules is None):
+            return "no npm, or it could not install"
+        if not case.local and not case.late and self._nginx is None:
+            return "no nginx to come from"
+        return lacking(contender)
+
+    @contextmanager
+    def lay(self, case: Case) -> Iterator[Laid]:
+        """Make a case's members, and its own upstream where they are late."""
+        self._cases += 1
+        wanted = scaled(SETS[case.set], self.scale)
+        # A name of its own for each case: nginx remembers the files that it has served.
+        made = make_set(replace(wanted, key=f"{self._cases}-{wanted.key}"), self._root)
+        try:
+            members = made.members[: max(1, round(len(made.members) * case.share))]
+            with ExitStack() as stack:
+                port = self._late(stack, made, case.late) if case.late else self.upstream or 0
+                jobs = self.work / "jobs.json"
+                jobs.write_text(json.dumps(self._jobs(case, made, members, port)), encoding="utf-8")
+                ready, lists = (self._root / f"{name}-{self._cases}" for name in ("ready", "lists"))
+                yield Laid(case, made, members, jobs, port, ready, lists)
+                shutil.rmtree(ready, ignore_errors=True)
+        finally:
+            made.remove()
+
+    def _late(self, stack: ExitStack, made: MadeSet, seconds: float) -> int:
+        command = [sys.executable, "-m", "bench.programs.late", "{port}", str(self._root), str(seconds)]
+        return stack.enter_context(Server(command, self._log(), cores=[self.cores.others])).port
+
+    def _jobs(self, case: Case, made: MadeSet, members: tuple[Made, ...], port: int) -> dict[str, object]:
+        tiny = [Made(p.name, p.stat().st_size, 0, 1_700_000_000) for p in sorted((self._root / TINY.key).iterdir())]
+        return {
+            name: {
+                "local": case.local,
+                "compress": case.compress,
+                "folder": str(self._root / folder),
+                "url": f"http://127.0.0.1:{port}/{folder}",
+                "members": [
+                    (m.name, m.size, m.crc32 if case.crcs and name == "archive" else None, m.modified) for m in chosen
+                ],
+            }
+            for name, folder, chosen in (("archive", made.key, members), ("tiny", TINY.key, tiny))
+        }
+
+    def server(self, contender: Contender, laid: Laid) -> Server:
+        """A contender's server, pinned and not started yet."""
+        cores = [self.cores.server] if contender.pinned else self.cores.every
+        if contender.host == "nginx":
+            port = free_port()
+            conf = (self._floor if contender.key == FLOOR else self._zipping)(laid, port)
+            assert self._nginx is not None
+            return Server(nginx_command(self._nginx, conf), self._log(), cores=cores, port=port)
+        env = {**contender.env, "BENCH_JOBS": str(laid.jobs), "BENCH_MODULES": str(self._modules)}
+        threads = max(8, 128 if laid.case.clients else 0)
+        command = server_command(contender, threads=threads, node=self._node)
+        return Server(command, self._log(), cores=cores, env=env)
+
+    def _floor(self, laid: Laid, port: int) -> Path:
+        folder = laid.ready
+        folder.mkdir()
+        for name in ("archive", "tiny"):
+            write_archive(laid.jobs, name, folder / f"{name}.zip")
+        return write_floor(self.work / "floor", port, folder, None if laid.case.local else laid.upstream)
+
+    def _zipping(self, laid: Laid, port: int) -> Path:
+        jobs = json.loads(laid.jobs.read_text(encoding="utf-8"))
+        laid.lists.mkdir()
+        for name, job in jobs.items():
+            where = f"/file/{Path(job['folder']).name}" if laid.case.local else f"/up/{Path(job['folder']).name}"
+            lines = (
+                f"{'-' if crc is None else f'{crc:08x}'} {size} {where}/{member} {member}\n"
+                for member, size, crc, _ in job["members"]
+            )
+            (laid.lists / f"{name}.zip").write_text("".join(lines), encoding="utf-8")
+        assert self._mod_zip is not None
+        work = self.work / "mod_zip"
+        return write_mod_zip(
+            work, port, self._mod_zip, self._root, laid.lists.name, upstream=laid.upstream, lists=self.upstream or 0
+        )
+
+    def live_folder(self, name: str) -> Path:
+        """A folder that is not there yet, whose files the upstream always looks at anew."""
+        return self._root / f"live-{name}"
+
+    def other_server(self, command: Sequence[str], env: Mapping[str, str] | None = None) -> Server:
+        """A server that is no contender, pinned as they are and not started yet."""
+        return Server(command, self._log(), cores=[self.cores.server], env=env)
