@@ -5,16 +5,18 @@ answered properly; once its header is out, a failure stops inside that member, n
 record, because many readers take such a file for a whole one. So the last piece of a member is held back until the
 member has been proved.
 
-The generators here give pieces of bytes, and None where the next step may have to wait for somebody.
+The generators here give pieces of bytes, None where the next step may have to wait for somebody, and what comes late:
+bytes that are being compressed while those behind them are read already, and records that tell what those came to.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Sequence
+from functools import partial
 
 from streamware.ahead import Ahead
-from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
+from streamware.coding import Parts, Pieces, coded_key, deflated, gzipped, zstandardized
 from streamware.errors import (
     BodyClosed,
     ChecksumMismatch,
@@ -29,16 +31,17 @@ from streamware.errors import (
 )
 from streamware.formats.framing import content_span, frames, open_frames
 from streamware.ledger import Ledger
+from streamware.line import ALL_BEFORE, Late, Line, in_order
 from streamware.model import Chunks, Source
 from streamware.openings import Place, Span, openings, overlap, wanted
 from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Plan, Segment, Table, Window
 from streamware.policy import Policy
 from streamware.recall import Recall
+from streamware.tally import Tally
 
 __all__ = ["Foreign", "Walk", "own"]
 
 _LIMIT_32 = 0xFFFFFFFF
-_LEAD = 512  # bytes of a compressed archive that leave at once: a first header, so that a download is seen to begin
 
 _Waits = Generator[None, None, None]
 
@@ -51,6 +54,7 @@ class Walk:
     :param failures: with a list, members that cannot be opened are left out and their errors appended.
     :param places: the caller's number of each member, for errors; None: they are the same.
     :param ahead: opens members before their turn; None: none is.
+    :param line: compresses blocks side by side; None: one after another.
     """
 
     def __init__(
@@ -64,7 +68,11 @@ class Walk:
         failures: list[MemberError] | None,
         places: Sequence[int] | None = None,
         ahead: Ahead | None = None,
+        line: Line | None = None,
     ) -> None:
+        self._line = line or Line()
+        # What counts the bytes of the archive, which are not yet coded here where all of it is.
+        self._order = self._line if plan.coding is None else Line()
         self._plan = plan
         self._entries = entries
         self._source_of = source_of
@@ -89,20 +97,26 @@ class Walk:
 
     def parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
         """The bytes of the windows, and the literal bytes between them."""
-        parts = self._parts(pieces)
-        if self._plan.coding is None:
+        plan = self._plan
+        parts = in_order(self._parts(pieces), self._order)
+        if plan.coding is None:
             return parts
-        return coded(parts, CODERS[self._plan.coding](), self._policy.chunk_bytes, lead=_LEAD)
+        if plan.coding == "gzip":
+            return in_order(gzipped(parts, plan.level), self._line)
+        return zstandardized(parts, self._line.threads())
 
     def ready(self) -> bool:
         """Whether the next step needs no waiting for anybody."""
         chunks = self._chunks
+        if self._line.held:
+            return True
         if self._awaited is not None:
             return self._awaited()
         return chunks is None or chunks.ready()
 
     def abort(self) -> None:
         self._aborted = True
+        self._line.abort()
         opening, chunks = self._opening, self._chunks
         if opening is not None and hasattr(opening, "abort"):
             opening.abort()
@@ -115,6 +129,7 @@ class Walk:
         try:
             self._close_member()
         finally:
+            self._line.close()
             if self._ahead is not None:
                 self._ahead.close()
 
@@ -123,7 +138,7 @@ class Walk:
         if chunks is not None:
             chunks.close()
 
-    def _parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
+    def _parts(self, pieces: Sequence[bytes | Window]) -> Parts:
         ahead = self._ahead
         if ahead is not None:
             ahead.begin(openings(self._plan, self._entries, self._known, pieces, ahead.cares))
@@ -133,7 +148,7 @@ class Walk:
             else:
                 yield from self._window(index, piece)
 
-    def _window(self, index: int, window: Window) -> Pieces:
+    def _window(self, index: int, window: Window) -> Parts:
         plan, known, layout = self._plan, self._known, self._plan.layout
         exact = plan.offsets is not None
         item = plan.locate(window.start) if exact else 0
@@ -142,19 +157,17 @@ class Walk:
             if window.stop is not None and position >= window.stop:
                 return
             if not exact:
-                known.offsets.append(position)
+                if item == layout.members:  # from here on records tell of all the offsets before
+                    yield ALL_BEFORE
+                yield Late(then=self._offset)
             segments = layout.segments(item, known)
             span = None
             if item < layout.members:
                 span = wanted(self._entries, segments, position, window, known)
             if span is not None:
                 self._place = (index, item)
-                for part in self._member(item, segments, position, window, span):
-                    if part is not None and not exact:
-                        position += len(part)
-                    yield part
-                if exact:
-                    position += sum(s.length or 0 for s in segments)
+                yield from self._member(item, segments, position, window, span)
+                position += sum(s.length or 0 for s in segments)
             else:
                 for segment in segments:
                     low, high = overlap(segment.length, position, window)
@@ -164,7 +177,11 @@ class Walk:
                     position += segment.length or 0
             item += 1
 
-    def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window, span: Span) -> Pieces:
+    def _offset(self, _: bytes) -> bytes:
+        self._known.offsets.append(self._order.position)
+        return b""
+
+    def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window, span: Span) -> Parts:
         """A member some of whose content is wanted: opened first, header after, proved before its last piece."""
         failed: StreamwareError | None = None
         try:
@@ -188,7 +205,10 @@ class Walk:
                 position += segment.length or 0
                 if high is not None and low >= high:
                     continue
-                if isinstance(segment, Literal | Derived):
+                if isinstance(segment, Derived) and self._plan.offsets is None:
+                    yield from self._sure(segment)
+                    yield Late(then=partial(self._rendered, segment))
+                elif isinstance(segment, Literal | Derived):
                     record = yield from self._record(segment)
                     yield record[low:high]
                 elif failed is not None:
@@ -212,10 +232,22 @@ class Walk:
         if isinstance(segment, Literal):
             return segment.data
         assert isinstance(segment, Derived)
+        yield from self._sure(segment)
+        return segment.render(self._known)
+
+    def _sure(self, segment: Derived) -> _Waits:
+        """See that the checksum is known that a record quotes."""
         member = segment.member
         if self._known.crc32(member) is None and self._entries[member].crc32 is None:
             yield from self._learn(member)
-        return segment.render(self._known)
+
+    def _rendered(self, segment: Derived, _: bytes) -> bytes:
+        """A record that tells what its member came to, when that has passed."""
+        try:
+            return segment.render(self._known)
+        except StreamwareError as error:
+            self._name(error, segment.member)
+            raise
 
     # --- content ---
 
@@ -257,7 +289,7 @@ class Walk:
         if self._inline[0] != member:
             yield from self._open(member, span.start, None if span.stop is None else span.stop - span.start)
 
-    def _content(self, segment: Segment, member: int, low: int, high: int | None) -> Pieces:
+    def _content(self, segment: Segment, member: int, low: int, high: int | None) -> Parts:
         """The wanted part of an opened member, framed or coded as its segment says."""
         size = self._entries[member].size
         if isinstance(segment, Extent):
@@ -270,42 +302,27 @@ class Walk:
             assert high is not None
             yield from frames(self._stream(member, *content_span(size, low, high)), size, low, high)
         elif isinstance(segment, Framed):
-            yield from self._counted(member, open_frames(self._stream(member, 0, None)), None, 0, None)
+            yield from self._tally(member, None, 0, None).of(open_frames(self._stream(member, 0, None)))
         else:
             assert isinstance(segment, Coded)
-            pieces = deflated(self._stream(member, 0, size), self._policy.chunk_bytes, probe=segment.probe)
-            yield from self._counted(member, pieces, segment.length, low, high)
+            parts = deflated(self._stream(member, 0, size), self._plan.level, probe=segment.probe)
+            yield from self._tally(member, segment.length, low, high).of(parts)
 
-    def _counted(self, member: int, pieces: Pieces, length: int | None, low: int, high: int | None) -> Pieces:
-        """``[low, high)`` of pieces whose length is settled only when they have passed, or was ``length`` before.
-
-        32-bit framing ends where it cannot say the length.
-        """
+    def _tally(self, member: int, length: int | None, low: int, high: int | None) -> Tally:
         entry = self._entries[member]
-        count = 0
-        for piece in pieces:
-            if piece is None:
-                yield None
-                continue
-            start, count = count, count + len(piece)
-            if count >= _LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
-                raise MemberTooLarge(
-                    f"a member of unknown size, not announced with may_exceed_4gib, came to {count} bytes"
-                )
-            if length is not None and count > length:
-                break
-            if high is not None and start >= high:
-                return
-            if start >= low and (high is None or count <= high):
-                yield piece
-            elif count > low:
-                yield piece[max(0, low - start) : None if high is None else high - start]
-        version = self._version_of(member)
-        if version is not None and entry.method is not Method.PLAIN:
-            self._ledger.learn_coded(coded_key(version, entry.method, self._policy.chunk_bytes), count)
-        if length not in (None, count):
-            raise SizeMismatch(f"a member came to {count} bytes in the archive, and {length} were promised")
-        self._known.coded[member] = count
+
+        def ended(count: int) -> None:
+            version = self._version_of(member)
+            if version is not None and entry.method is not Method.PLAIN:
+                self._ledger.learn_coded(coded_key(version, entry.method, self._plan.level), count)
+            self._known.coded[member] = count
+
+        def named(error: StreamwareError) -> StreamwareError:
+            self._name(error, member)
+            return error
+
+        bounded = entry.size is None and not entry.may_exceed_4gib
+        return Tally(length, low, high, bounded=bounded, ended=ended, named=named)
 
     def _stream(self, member: int, start: int, stop: int | None) -> Pieces:
         """``content[start:stop]`` of an opened member, counted, and proved before the last piece is given."""
@@ -318,7 +335,7 @@ class Walk:
         got = 0
         piece = b""
         while wanted is None or got < wanted:
-            if self.hurry and not chunks.ready():
+            if (self.hurry or self._line.held) and not chunks.ready():
                 yield from self._wait(chunks.ready)
             piece = next(chunks, b"")
             if not piece:

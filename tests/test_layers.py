@@ -30,7 +30,7 @@ FLOORS = {
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall crew early ahead walk pump
+            checksums line coding tally recall crew early ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -67,13 +67,15 @@ NEIGHBOURS: dict[str, set[str]] = {
     "openings": {"formats.framing"},
     "early": {"openings"},
     "ahead": {"crew", "early", "openings", "policy"},
-    "coding": {"checksums", "ledger"},
+    "line": {"crew"},
+    "coding": {"checksums", "ledger", "line"},
+    "tally": {"coding", "line"},
     "recall": {"checksums", "ledger"},
-    "walk": {"ahead", "coding", "ledger", "recall"},
+    "walk": {"ahead", "coding", "ledger", "line", "recall", "tally"},
     "job": {"admission", "prober"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
-    "pump": {"ahead", "ledger", "walk", "traces"},
+    "pump": {"ahead", "ledger", "line", "walk", "traces"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
