@@ -155,7 +155,7 @@ def deflated() -> Shelf:
 
 def blocks(level: str = "") -> Shelf:
     """Members of several blocks, which are compressed each by itself, and of just one, and of one and nothing."""
-    shelf = Shelf("blocks.zip", compress=f"deflate{level}")
+    shelf = Shelf(f"blocks{level.replace(':', '-')}.zip", compress=f"deflate{level}")
     block = 256 * 1024
     for size in (1, block - 1, block, block + 1, 3 * block, 5 * block + 12_345):
         shelf.stream(f"prose/{size}.txt", prose(size))
