@@ -59,11 +59,19 @@ def _warn(text: str) -> None:
     print(f"streamware serve: warning: {text}", file=sys.stderr)
 
 
+class _Version(argparse.Action):
+    """Tells it in one line, however long that is; argparse's own would break it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(about())
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="streamware", description="Many files as one streamed, measured, resumable ZIP or TAR download."
     )
-    parser.add_argument("--version", action="version", version=about())
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the version, and what computes with it")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",

@@ -134,6 +134,13 @@ def test_version_names_what_computes_checksums_and_compresses() -> None:
     assert re.fullmatch(VERSION, done.stdout)
 
 
+def test_the_log_begins_with_what_computes(root: Path) -> None:
+    with Served(root) as served:
+        served.signal()
+        assert served.wait() == 0
+    assert re.fullmatch(r"\S+ \S+ INFO streamware.server: " + VERSION.removesuffix(r"\n"), served.log.splitlines()[0])
+
+
 @pytest.mark.parametrize("module", ["uvicorn", "prometheus_client"])
 def test_without_the_extra_it_tells_what_to_install(module: str) -> None:
     script = f"import sys; sys.modules[{module!r}] = None; from streamware.server.cli import main; sys.exit(main())"
