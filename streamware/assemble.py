@@ -144,11 +144,10 @@ def assemble(
             pins.update(f"{len(entries)} {version or ''}{digest}\n".encode())
     if not entries:
         raise EmptyBundle()
-    plan = Plan(_layout(bundle, entries, policy), coding=CODINGS.get(bundle.format))
+    plan = Plan(_layout(bundle, entries, policy), coding=CODINGS.get(bundle.format), level=bundle.level)
     if known:
-        compressed = bundle.compress != "stored" or plan.coding is not None
-        # What comes out of isal depends on the blocks that go in.
-        coder = f"{coder} {policy.chunk_bytes}" if compressed else ""
+        if bundle.compress == "stored" and plan.coding is None:
+            coder = ""
         plan.etag = _etag(bundle, entries, versions.digest(), base_etag, policy, coder, weak=not (pinned and same))
     return Assembly(
         plan=plan,
@@ -209,7 +208,7 @@ def _entry(name: str, member: Member, found: Facts, bundle: Bundle) -> Entry:
 def _method(name: str, size: int | None, found: Facts, bundle: Bundle) -> Method:
     if bundle.compress == "stored" or bundle.format != "zip" or size == 0:
         return Method.PLAIN
-    if bundle.compress == "deflate":
+    if bundle.compress != "auto":
         return Method.DEFLATE
     if name.rpartition(".")[2].lower() in COMPRESSED or (found.media_type or "").startswith(_COMPRESSED_TYPES):
         return Method.PLAIN

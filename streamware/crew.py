@@ -7,12 +7,13 @@ nothing waits long for a thread to end, for what it is at may be an upstream tha
 from __future__ import annotations
 
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 
-__all__ = ["Crew", "Room"]
+__all__ = ["Crew", "Room", "usable_cores"]
 
 _log = logging.getLogger("streamware")
 
@@ -50,7 +51,7 @@ class Crew:
 
     def __init__(self, most: int, name: str, room: Room) -> None:
         self.room = room
-        self._most = most
+        self.most = most
         self._name = name
         self._news = threading.Condition()  # guards all below
         self._threads: set[threading.Thread] = set()
@@ -67,9 +68,9 @@ class Crew:
                 self._given.append(work)
                 self._news.notify()
                 return True
-            if len(self._threads) >= self._most:
+            if len(self._threads) >= self.most:
                 return False
-            thread = threading.Thread(target=self._run, args=(work,), name=self._name, daemon=True)
+            thread = threading.Thread(target=self._run, args=([work],), name=self._name, daemon=True)
             try:
                 thread.start()
             except RuntimeError:  # the interpreter is ending, or the system gives no more threads
@@ -87,12 +88,13 @@ class Crew:
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
-    def _run(self, work: Callable[[], object] | None) -> None:
+    def _run(self, first: list[Callable[[], object]]) -> None:
+        work: Callable[[], object] | None = first.pop()  # the thread itself would hold it to its end
         while work is not None:
             try:
                 work()
             except BaseException:
-                _log.exception("a thread that reads ahead failed")
+                _log.exception("a thread of %s failed", self._name)
             work = None  # hold nothing while idle
             with self._news:
                 self._idle += 1
@@ -102,3 +104,10 @@ class Crew:
                     work = self._given.popleft()
                 else:
                     self._threads.discard(threading.current_thread())
+
+
+def usable_cores() -> int:
+    """How many cores this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

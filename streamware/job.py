@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from streamware.admission import Ticket
 from streamware.ahead import Ahead
 from streamware.assemble import CODINGS, Assembly, assemble, check_names, passes
-from streamware.coding import coded_key, signature
+from streamware.coding import BLOCK, coded_key, signature
 from streamware.crew import Crew
 from streamware.early import Early, early_of
 from streamware.errors import (
@@ -29,6 +29,7 @@ from streamware.errors import (
     StreamwareError,
 )
 from streamware.ledger import Ledger, version_key
+from streamware.line import Line
 from streamware.model import Bundle, Content, Data, Facts, File, Member, Path, Source, Stream, Tree, Url
 from streamware.plan import Method, Window
 from streamware.policy import Policy
@@ -48,6 +49,7 @@ Subrequest = Callable[[str, "Facts | None"], Source]
 _ERRORS_NAME = "_errors.txt"
 _KEY = 16  # bytes of a ledger's key
 _AT_ONCE = 500  # members whose compressed sizes are asked for together
+_BLOCKS = 3  # under way for each thread that compresses: one at work, one waiting, one waiting to be sent
 _UNKNOWN = Facts()
 _OWN = (File, Data, Stream, Tree)  # content that this side holds or makes
 
@@ -69,6 +71,7 @@ class Job:
 
     :param ticket: its place among the bundles that are being sent; released with the rest.
     :param crew: whose threads open members before their turn; None: none is.
+    :param deflaters: whose threads compress; None: whoever reads the body does.
     """
 
     def __init__(
@@ -80,6 +83,7 @@ class Job:
         subrequest: Subrequest | None = None,
         ticket: Ticket | None = None,
         crew: Crew | None = None,
+        deflaters: Crew | None = None,
     ) -> None:
         self.bundle = bundle
         self.started = time.monotonic()
@@ -89,6 +93,7 @@ class Job:
         self._subrequest = subrequest
         self._ticket = ticket
         self._crew = crew
+        self._deflaters = deflaters
         self._members: list[Member] = []
         self._prober: Prober | None = None  # and what it found out of remote sources
         self._files: array[int] = array("q")  # hashes of local files' validators; 0 where there is none
@@ -116,7 +121,7 @@ class Job:
         coder = ""
         if self.bundle.compress != "stored" or self.bundle.format in CODINGS:
             coding = CODINGS.get(self.bundle.format)
-            coder = signature(coding)
+            coder = signature(coding, self.bundle.level)
             members = self._with_coded_sizes(members)
         assembly = assemble(self.bundle, members, self._policy, base_etag=base_etag, coder=coder)
         self._weigh(entry.size for entry in assembly.entries)
@@ -141,6 +146,7 @@ class Job:
         :raises StreamwareError: that member cannot be opened.
         """
         skips = self.bundle.on_error != "abort" and self.bundle.format == "zip"
+        most = 1 if self._deflaters is None else self._deflaters.most
         body = Body(
             assembly.plan,
             assembly.entries,
@@ -153,6 +159,7 @@ class Job:
             places=assembly.members,
             witness=witness,
             ahead=self._ahead(assembly),
+            line=Line(self._deflaters, min(self._policy.deflate_bytes, _BLOCKS * BLOCK * most)),
         )
         body.prepare()
         return body
@@ -293,7 +300,7 @@ class Job:
             for index, _, _ in batch:
                 version = self._version(index)
                 if version is not None:
-                    keys[index] = coded_key(version, method, self._policy.chunk_bytes)
+                    keys[index] = coded_key(version, method, self.bundle.level)
             found = self._ledger.coded(list(keys.values())) if keys else {}
             for index, member, facts in batch:
                 coded = found.get(keys.get(index, b""))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from os import PathLike, fspath
 from typing import Literal as OneOf
-from typing import Protocol, runtime_checkable
+from typing import Protocol, get_args, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from streamware.digests import parse_digest
@@ -37,7 +37,12 @@ __all__ = [
 ]
 
 Format = OneOf["zip", "tar", "tar.gz", "tar.zst"]
-Compress = OneOf["stored", "deflate", "auto"]
+# fmt: off
+Compress = OneOf[
+    "stored", "deflate", "auto", "deflate:1", "deflate:2", "deflate:3", "deflate:4", "deflate:5", "deflate:6",
+    "deflate:7", "deflate:8", "deflate:9",
+]
+# fmt: on
 OnError = OneOf["abort", "skip", "report"]
 Duplicates = OneOf["rename", "refuse"]
 Names = OneOf["clean", "strict"]
@@ -263,7 +268,8 @@ class Bundle:
 
     :param name: file name of the download; its extension picks the format unless ``format`` does.
     :param format: "zip", "tar", "tar.gz" or "tar.zst"; None takes it from ``name`` (no known extension: ZIP).
-    :param compress: "stored", "deflate" or "auto" (deflate what is not compressed already); ZIP only.
+    :param compress: "stored", "deflate" (as is quickest), "deflate:1" to "deflate:9" (for small size, in more time) or
+        "auto" (deflate what is not compressed already). ZIP only, but for the level, which goes for ``.tar.gz`` too.
     :param comment: archive comment; ZIP only, at most 65,535 bytes of UTF-8.
     :param on_error: "abort", or leave a failing member out ("skip"; "report" adds ``_errors.txt``) where that keeps
         every promise of length.
@@ -290,7 +296,7 @@ class Bundle:
         timestamps: bool = True,
     ) -> None:
         _one_of("format", format, (None, "zip", "tar", "tar.gz", "tar.zst"))
-        _one_of("compress", compress, ("stored", "deflate", "auto"))
+        _one_of("compress", compress, get_args(Compress))
         _one_of("on_error", on_error, ("abort", "skip", "report"))
         _one_of("duplicates", duplicates, ("rename", "refuse"))
         _one_of("names", names, ("clean", "strict"))
@@ -305,6 +311,12 @@ class Bundle:
         self.names: Names = names
         self.timestamps = timestamps
         self.members: list[Member] = []
+
+    @property
+    def level(self) -> int | None:
+        """At which DEFLATE is to compress, 1 to 9; None: as is quickest."""
+        level = self.compress.partition(":")[2]
+        return int(level) if level else None
 
     def add(self, member: Member) -> None:
         """Append a ready member."""

@@ -24,6 +24,7 @@ from streamware.errors import (
     TooSlow,
 )
 from streamware.formats.framing import BLOCK, FullBlocks, content_span, frames, full_blocks
+from streamware.line import Line
 from streamware.model import Chunks, Source
 from streamware.openings import Place
 from streamware.passing import Rest
@@ -57,6 +58,7 @@ class Passage:
 
     :param source_of: gives the source of a member by its index; asked when the member is opened.
     :param ahead: opens members before their turn; None: none is.
+    :param line: what of earlier members, or of this one, is still being compressed.
     """
 
     def __init__(
@@ -67,7 +69,9 @@ class Passage:
         known: Known,
         policy: Policy,
         ahead: Ahead | None,
+        line: Line,
     ) -> None:
+        self._line = line
         self._entries = entries
         self._source_of = source_of
         self._recall = recall
@@ -87,12 +91,15 @@ class Passage:
     def ready(self) -> bool:
         """Whether the next step needs no waiting for anybody."""
         chunks = self._chunks
+        if self._line.held:
+            return True
         if self._awaited is not None:
             return self._awaited()
         return chunks is None or chunks.ready()
 
     def abort(self) -> None:
         self._aborted = True
+        self._line.abort()
         opening, chunks = self._opening, self._chunks
         if opening is not None and hasattr(opening, "abort"):
             opening.abort()
@@ -106,6 +113,7 @@ class Passage:
             self.close_member()
         finally:
             self._blocks = None
+            self._line.close()
             if self._ahead is not None:
                 self._ahead.close()
 
@@ -219,7 +227,7 @@ class Passage:
         wanted = None if run.stop is None else run.stop - run.start
         piece = b""
         while wanted is None or run.got < wanted:
-            if self.hurry and not chunks.ready():
+            if (self.hurry or self._line.held) and not chunks.ready():
                 yield from self._wait(chunks.ready)
             piece = next(chunks, b"")
             if not piece:
@@ -253,7 +261,7 @@ class Passage:
         """The byte that says what the opened member's pieces are."""
         chunks = self._chunks
         assert chunks is not None
-        if self.hurry and not chunks.ready():
+        if (self.hurry or self._line.held) and not chunks.ready():
             yield from self._wait(chunks.ready)
         first = next(chunks)
         self._chunks = Rest(first[1:], chunks)
@@ -264,7 +272,7 @@ class Passage:
         chunks = self._chunks
         assert chunks is not None
         while True:
-            if self.hurry and not chunks.ready():
+            if (self.hurry or self._line.held) and not chunks.ready():
                 yield from self._wait(chunks.ready)
             given = [next(chunks, b"")]
             if not given[0]:

@@ -257,14 +257,18 @@ class Plan:
 
     :param etag: the archive's entity-tag as on the wire, or None.
     :param coding: a compression around the whole ("gzip", "zstd"), which makes the length unknown.
+    :param level: at which DEFLATE compresses, 1 to 9; None: as is quickest.
     """
 
-    __slots__ = ("coding", "etag", "layout", "length", "offsets")
+    __slots__ = ("coding", "etag", "layout", "length", "level", "offsets")
 
-    def __init__(self, layout: Layout, *, etag: str | None = None, coding: str | None = None) -> None:
+    def __init__(
+        self, layout: Layout, *, etag: str | None = None, coding: str | None = None, level: int | None = None
+    ) -> None:
         self.layout = layout
         self.etag = etag
         self.coding = coding
+        self.level = level
         self.offsets: array[int] | None = None
         self.length: int | None = None
         if coding is None:

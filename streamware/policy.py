@@ -116,6 +116,11 @@ class Policy:
     ahead_bytes: int = 8 * 1024 * 1024  # of them all that one bundle holds in memory
     ahead_total_bytes: int = 64 * 1024 * 1024  # and of held_bytes, of all together; beyond a share each
     ahead_threads: int = 64  # threads that open members ahead, of all bundles together
+    # Threads that compress, of all bundles together; None: as many as the process may use cores, and 1: none besides
+    # those that read the bodies.
+    deflate_threads: int | None = None
+    deflate_bytes: int = 8 * 1024 * 1024  # of one bundle, on their way through them; no more than three blocks each
+    deflate_total_bytes: int = 64 * 1024 * 1024  # of all together, beyond a block each
     ledger_versions: int = 100_000  # member versions whose checksums this process remembers
     ledger_seconds: float = 30 * 24 * 3600.0  # and how long anyone remembers one
     pump_threads: int = 32  # threads that move bytes for ASGI hosts; a client that takes nothing holds none

@@ -14,6 +14,7 @@ from typing import Protocol
 from streamware.ahead import Ahead
 from streamware.errors import BodyClosed, MemberError, SizeMismatch, StreamwareError
 from streamware.ledger import Ledger
+from streamware.line import Line
 from streamware.model import Source
 from streamware.passage import Foreign, own
 from streamware.plan import Plan, Table, Window
@@ -46,6 +47,7 @@ class Body:
         unknown length: elsewhere it would break the promise of length).
     :param places: the caller's number of each member, which errors carry as ``index``; None: they are the same.
     :param ahead: opens members before their turn, for this body alone; it ends with it. None: none is.
+    :param line: compresses blocks side by side, for this body alone; it ends with it. None: one after another.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Body:
         places: Sequence[int] | None = None,
         witness: Witness | None = None,
         ahead: Ahead | None = None,
+        line: Line | None = None,
     ) -> None:
         pieces = tuple(pieces)
         lengths = [len(p) if isinstance(p, bytes) else p.length for p in pieces]
@@ -71,7 +74,7 @@ class Body:
         self._seconds = policy.max_bundle_seconds
         self._witness = witness
         self._ledger = ledger
-        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, places, ahead)
+        self._walk = Walk(plan, entries, source_of, version_of, ledger, policy, failures, places, ahead, line)
         self._passage = self._walk.passage
         self._parts = self._walk.parts(pieces)
         self._gathered: list[bytes] = []

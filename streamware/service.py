@@ -16,7 +16,7 @@ from typing import Any
 
 from streamware.admission import Admission, Ticket
 from streamware.assemble import Assembly
-from streamware.crew import Crew, Room
+from streamware.crew import Crew, Room, usable_cores
 from streamware.errors import BodyClosed, LengthUnknown, PreconditionFailed, RangeNotSatisfiable, StreamwareError
 from streamware.hosting import Host, host_of
 from streamware.job import Job, Subrequest
@@ -63,14 +63,20 @@ class Archiver:
         )
 
         self._crew = Crew(self.policy.ahead_threads, "streamware-ahead", Room(self.policy.ahead_total_bytes))
+        threads = self.policy.deflate_threads or usable_cores()
+        self._deflaters = None
+        if threads > 1:
+            self._deflaters = Crew(threads, "streamware-deflate", Room(self.policy.deflate_total_bytes))
         self.links = Links(self.policy, self.upstream, self.ledger)
 
     def close(self) -> None:
         """Close idle upstream connections, and write what the ledger has learned.
 
-        Bodies being read go on, each member opened at its turn.
+        Bodies being read go on, each member opened at its turn, and compressed by whoever reads them.
         """
         self._crew.close()
+        if self._deflaters is not None:
+            self._deflaters.close()
         self.upstream.close()
         self.ledger.close()
 
@@ -81,7 +87,8 @@ class Archiver:
 
         :raises StreamwareError: the bundle is refused, a member cannot be had, or too many are being sent already.
         """
-        job = Job(bundle, self.policy, self.upstream, self.ledger, ticket=self.admission.enter(), crew=self._crew)
+        ticket = self.admission.enter()
+        job = Job(bundle, self.policy, self.upstream, self.ledger, None, ticket, self._crew, self._deflaters)
         try:
             assembly = job.plan(keep=True)
             return self._body(job, assembly, (Window(0, assembly.plan.length),), Conditions())
@@ -117,7 +124,7 @@ class Archiver:
             ticket = ticket or self.admission.enter(conditions.client)
         except StreamwareError as error:
             return self.problem(error)
-        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest, ticket, self._crew)
+        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest, ticket, self._crew, self._deflaters)
         try:
             return self._respond(job, conditions, tuple(headers), base_etag, modified, link)
         except StreamwareError as error:

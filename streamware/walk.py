@@ -5,7 +5,8 @@ answered properly; once its header is out, a failure stops inside that member, n
 record, because many readers take such a file for a whole one. So the last piece of a member is held back until the
 member has been proved.
 
-The generators here give pieces of bytes, and None where the next step may have to wait for somebody.
+The generators here give pieces of bytes, None where the next step may have to wait for somebody, and what comes late:
+bytes that are being compressed while those behind them are read already, and records that tell what those came to.
 """
 
 from __future__ import annotations
@@ -14,21 +15,21 @@ from collections.abc import Callable, Generator, Sequence
 from functools import partial
 
 from streamware.ahead import Ahead
-from streamware.coding import CODERS, Pieces, coded, coded_key, deflated
-from streamware.errors import MemberError, MemberTooLarge, NotAllowed, SizeMismatch, StreamwareError
+from streamware.coding import Parts, Pieces, coded_key, deflated, gzipped, zstandardized
+from streamware.errors import MemberError, NotAllowed, StreamwareError
 from streamware.formats.framing import open_frames
 from streamware.ledger import Ledger
+from streamware.line import ALL_BEFORE, Late, Line, in_order
 from streamware.model import Source
 from streamware.openings import Span, openings, overlap, wanted
-from streamware.passage import LIMIT_32, Passage, Waits, own
+from streamware.passage import Passage, Waits, own
 from streamware.passing import PLAIN, passed
 from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Passed, Plan, Segment, Table, Window
 from streamware.policy import Policy
 from streamware.recall import Recall
+from streamware.tally import Tally
 
 __all__ = ["Walk"]
-
-_LEAD = 512  # bytes of a compressed archive that leave at once: a first header, so that a download is seen to begin
 
 
 class Walk:
@@ -39,6 +40,7 @@ class Walk:
     :param failures: with a list, members that cannot be opened are left out and their errors appended.
     :param places: the caller's number of each member, for errors; None: they are the same.
     :param ahead: opens members before their turn; None: none is.
+    :param line: compresses blocks side by side; None: one after another.
     """
 
     def __init__(
@@ -52,7 +54,11 @@ class Walk:
         failures: list[MemberError] | None,
         places: Sequence[int] | None = None,
         ahead: Ahead | None = None,
+        line: Line | None = None,
     ) -> None:
+        self._line = line or Line()
+        # What counts the bytes of the archive, which are not yet coded here where all of it is.
+        self._order = self._line if plan.coding is None else Line()
         self._plan = plan
         self._entries = entries
         self._version_of = version_of
@@ -63,18 +69,21 @@ class Walk:
         self._known = plan.known()
         self._ahead = ahead
         self._recall = Recall(ledger, entries, version_of)
-        self.passage = Passage(entries, source_of, self._recall, self._known, policy, ahead)
+        self.passage = Passage(entries, source_of, self._recall, self._known, policy, ahead, self._line)
         self._inline: tuple[int, bytes] = (-1, b"")  # a small member that was read for its checksum, and comes next
         self.members = 0  # opened so far
 
     def parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
         """The bytes of the windows, and the literal bytes between them."""
-        parts = self._parts(pieces)
-        if self._plan.coding is None:
+        plan = self._plan
+        parts = in_order(self._parts(pieces), self._order)
+        if plan.coding is None:
             return parts
-        return coded(parts, CODERS[self._plan.coding](), self._policy.chunk_bytes, lead=_LEAD)
+        if plan.coding == "gzip":
+            return in_order(gzipped(parts, plan.level), self._line)
+        return zstandardized(parts, self._line.threads())
 
-    def _parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
+    def _parts(self, pieces: Sequence[bytes | Window]) -> Parts:
         ahead = self._ahead
         if ahead is not None:
             ahead.begin(openings(self._plan, self._entries, self._known, pieces, ahead.cares))
@@ -84,7 +93,7 @@ class Walk:
             else:
                 yield from self._window(index, piece)
 
-    def _window(self, index: int, window: Window) -> Pieces:
+    def _window(self, index: int, window: Window) -> Parts:
         plan, entries, known, layout = self._plan, self._entries, self._known, self._plan.layout
         exact = plan.offsets is not None
         item = plan.locate(window.start) if exact else 0
@@ -93,19 +102,16 @@ class Walk:
             if window.stop is not None and position >= window.stop:
                 return
             if not exact:
-                known.offsets.append(position)
+                if item == layout.members:  # from here on records tell of all the offsets before
+                    yield ALL_BEFORE
+                yield Late(then=self._offset)
             segments = layout.segments(item, known)
             span = wanted(entries, segments, position, window, known) if item < layout.members else None
             if span is not None:
                 self.passage.place = (index, item)
-                member = self._member(item, segments, position, window, span)
+                yield from self._member(item, segments, position, window, span)
                 if exact:
-                    yield from member
                     position = known.offsets[item + 1]
-                else:
-                    for part in member:
-                        position += len(part or b"")
-                        yield part
             else:
                 for segment in segments:
                     length = segment.length or 0
@@ -118,7 +124,11 @@ class Walk:
                     position += length
             item += 1
 
-    def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window, span: Span) -> Pieces:
+    def _offset(self, _: bytes) -> bytes:
+        self._known.offsets.append(self._order.position)
+        return b""
+
+    def _member(self, member: int, segments: tuple[Segment, ...], position: int, window: Window, span: Span) -> Parts:
         """A member some of whose content is wanted: opened first, header after, proved before its last piece."""
         failed: StreamwareError | None = None
         try:
@@ -147,7 +157,11 @@ class Walk:
                 position += length or 0
                 if high is not None and low >= high:
                     continue
-                if isinstance(segment, Literal | Derived):
+                if isinstance(segment, Derived) and self._plan.offsets is None:
+                    if not self._summed(segment.member):
+                        yield from self._learn(segment.member)
+                    yield Late(then=partial(self._rendered, segment))
+                elif isinstance(segment, Literal | Derived):
                     record = self._record(segment)
                     if record is None:
                         record = yield from self._learnt(segment)
@@ -173,7 +187,7 @@ class Walk:
 
     # --- content ---
 
-    def _content(self, segment: Segment, member: int, low: int, high: int | None) -> Pieces:
+    def _content(self, segment: Segment, member: int, low: int, high: int | None) -> Parts:
         """The wanted part of an opened member, framed or coded as its segment says."""
         size = self._entries[member].size
         if isinstance(segment, Extent):
@@ -182,46 +196,31 @@ class Walk:
             assert high is not None
             yield from self.passage.framed(member, size, low, high)
         elif isinstance(segment, Passed):
-            yield from self._counted(member, self._passed(segment.otherwise, member), None, 0, None)
+            yield from self._tally(member, None, 0, None).of(self._passed(segment.otherwise, member))
         elif isinstance(segment, Framed):
-            yield from self._counted(member, open_frames(self.passage.stream(member, 0, None)), None, 0, None)
+            yield from self._tally(member, None, 0, None).of(open_frames(self.passage.stream(member, 0, None)))
         else:
             assert isinstance(segment, Coded)
-            pieces = deflated(self.passage.stream(member, 0, size), self._policy.chunk_bytes, probe=segment.probe)
-            yield from self._counted(member, pieces, segment.length, low, high)
+            parts = deflated(self.passage.stream(member, 0, size), self._plan.level, probe=segment.probe)
+            yield from self._tally(member, segment.length, low, high).of(parts)
 
-    def _counted(self, member: int, pieces: Pieces, length: int | None, low: int, high: int | None) -> Pieces:
-        """``[low, high)`` of pieces whose length is settled only when they have passed, or was ``length`` before.
-
-        32-bit framing ends where it cannot say the length.
-        """
+    def _tally(self, member: int, length: int | None, low: int, high: int | None) -> Tally:
         entry = self._entries[member]
-        count = 0
-        for piece in pieces:
-            if piece is None:
-                yield None
-                continue
-            start, count = count, count + len(piece)
-            if count >= LIMIT_32 and entry.size is None and not entry.may_exceed_4gib:
-                raise MemberTooLarge(
-                    f"a member of unknown size, not announced with may_exceed_4gib, came to {count} bytes"
-                )
-            if length is not None and count > length:
-                break
-            if high is not None and start >= high:
-                return
-            if start >= low and (high is None or count <= high):
-                yield piece
-            elif count > low:
-                yield piece[max(0, low - start) : None if high is None else high - start]
-        version = self._version_of(member)
-        if version is not None and entry.method is not Method.PLAIN:
-            self._ledger.learn_coded(coded_key(version, entry.method, self._policy.chunk_bytes), count)
-        if length not in (None, count):
-            raise SizeMismatch(f"a member came to {count} bytes in the archive, and {length} were promised")
-        self._known.coded[member] = count
 
-    def _passed(self, otherwise: Framed | Coded, member: int) -> Pieces:
+        def ended(count: int) -> None:
+            version = self._version_of(member)
+            if version is not None and entry.method is not Method.PLAIN:
+                self._ledger.learn_coded(coded_key(version, entry.method, self._plan.level), count)
+            self._known.coded[member] = count
+
+        def named(error: StreamwareError) -> StreamwareError:
+            self._name(error, member)
+            return error
+
+        bounded = entry.size is None and not entry.may_exceed_4gib
+        return Tally(length, low, high, bounded=bounded, ended=ended, named=named)
+
+    def _passed(self, otherwise: Framed | Coded, member: int) -> Parts:
         """All of a member whose source may give it deflated; the first byte of its first piece says so."""
         passage, entry = self.passage, self._entries[member]
         if (yield from passage.kind()) != PLAIN:
@@ -229,7 +228,7 @@ class Walk:
         elif isinstance(otherwise, Framed):
             yield from open_frames(passage.stream(member, 0, entry.size))
         else:
-            yield from deflated(passage.stream(member, 0, entry.size), self._policy.chunk_bytes, probe=otherwise.probe)
+            yield from deflated(passage.stream(member, 0, entry.size), self._plan.level, probe=otherwise.probe)
 
     # --- checksums that records quote ---
 
@@ -238,9 +237,19 @@ class Walk:
         if isinstance(segment, Literal):
             return segment.data
         assert isinstance(segment, Derived)
-        if self._known.crc32(segment.member) is None and self._entries[segment.member].crc32 is None:
-            return None
-        return segment.render(self._known)
+        return segment.render(self._known) if self._summed(segment.member) else None
+
+    def _summed(self, member: int) -> bool:
+        """Whether a member's checksum is known."""
+        return self._known.crc32(member) is not None or self._entries[member].crc32 is not None
+
+    def _rendered(self, segment: Derived, _: bytes) -> bytes:
+        """A record that tells what its member came to, when that has passed."""
+        try:
+            return segment.render(self._known)
+        except StreamwareError as error:
+            self._name(error, segment.member)
+            raise
 
     def _learnt(self, segment: Segment) -> Generator[None, None, bytes]:
         """The bytes of a record, once the checksum it quotes has been found out by reading."""

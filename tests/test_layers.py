@@ -30,7 +30,7 @@ FLOORS = {
         """,
         # Synchronous I/O.
         1: """
-            checksums coding passing recall crew pumps pumped early ahead passage walk pump
+            checksums line coding tally passing recall crew pumps pumped early ahead passage walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -67,15 +67,17 @@ NEIGHBOURS: dict[str, set[str]] = {
     "openings": {"formats.framing"},
     "early": {"openings"},
     "ahead": {"crew", "early", "openings", "policy"},
-    "coding": {"checksums", "ledger"},
+    "line": {"crew"},
+    "coding": {"checksums", "ledger", "line"},
+    "tally": {"coding", "line"},
     "recall": {"checksums", "ledger"},
     "passing": {"coding"},
-    "passage": {"ahead", "coding", "passing", "recall"},
-    "walk": {"ahead", "coding", "ledger", "passage", "passing", "recall"},
+    "passage": {"ahead", "coding", "line", "passing", "recall"},
+    "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "job": {"admission", "prober"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
-    "pump": {"ahead", "ledger", "passage", "walk", "traces"},
+    "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},

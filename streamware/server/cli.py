@@ -11,8 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
-from streamware.checksums import ENGINE
-from streamware.server.settings import VERSION, Settings, parse_address
+from streamware.server.settings import Settings, about, parse_address
 from streamware.server.state import NO_STATE, open_state
 
 _missing: str | None = None
@@ -60,11 +59,19 @@ def _warn(text: str) -> None:
     print(f"streamware serve: warning: {text}", file=sys.stderr)
 
 
+class _Version(argparse.Action):
+    """Tells it in one line, however long that is; argparse's own would break it."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(about())
+        parser.exit()
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="streamware", description="Many files as one streamed, measured, resumable ZIP or TAR download."
     )
-    parser.add_argument("--version", action="version", version=f"streamware {VERSION} (checksums: {ENGINE})")
+    parser.add_argument("--version", action=_Version, nargs=0, help="tell the version, and what computes with it")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     serve = commands.add_parser(
         "serve",

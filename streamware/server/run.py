@@ -22,7 +22,7 @@ import uvicorn
 from streamware.errors import StreamwareError
 from streamware.server.app import make_app
 from streamware.server.metrics import Metrics
-from streamware.server.settings import VERSION, Address, Settings
+from streamware.server.settings import VERSION, Address, Settings, about
 from streamware.service import Archiver
 
 __all__ = ["announce", "listen", "run", "serve"]
@@ -84,7 +84,7 @@ def _first_or_second(stop: Callable[[], None]) -> Callable[[int], None]:
     return handle
 
 
-_log = logging.getLogger("streamware")
+_log = logging.getLogger("streamware.server")
 
 
 def _leave(code: int) -> NoReturn:
@@ -116,6 +116,7 @@ def serve(
             log_config=_logging(),
             timeout_graceful_shutdown=settings.grace_seconds,
         )
+        _log.info("%s", about())
         asyncio.run(_Server(config, ready).serve([listener]))
     finally:
         listener.close()
@@ -183,5 +184,5 @@ def _logging() -> dict[str, Any]:
         "filters": {"brief": {"()": _Brief}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["brief"]}},
         "root": {"handlers": ["stderr"], "level": "WARNING"},
-        "loggers": {"uvicorn.access": {"level": "INFO"}},
+        "loggers": {"uvicorn.access": {"level": "INFO"}, "streamware.server": {"level": "INFO"}},
     }

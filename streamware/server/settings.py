@@ -6,14 +6,16 @@ The rule of this file: no default opens more than asked for - loopback only, no 
 from __future__ import annotations
 
 import os
+import platform
 import re
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
+from streamware.checksums import engines
 from streamware.policy import Policy
 
-__all__ = ["VERSION", "Address", "Settings", "parse_address"]
+__all__ = ["VERSION", "Address", "Settings", "about", "parse_address"]
 
 try:
     VERSION = version("streamware")
@@ -23,6 +25,11 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 _ADDRESS = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})\Z", re.ASCII
 )
+
+
+def about() -> str:
+    """This version, and those of what computes with it, in a line for people."""
+    return f"streamware {VERSION} (Python {platform.python_version()}; {engines()})"
 
 
 class Address(NamedTuple):

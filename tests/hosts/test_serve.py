@@ -123,9 +123,22 @@ def test_a_port_that_is_taken_is_told(root: Path) -> None:
     assert f"cannot listen on {bind}" in done.stderr
 
 
-def test_version_names_the_checksum_engine() -> None:
+VERSION = (
+    r"streamware \S+ \(Python 3\.\S+; CRC-32: (isal|zlib-ng|zlib) \S+; deflate: (isal|zlib-ng|zlib) \S+"
+    r"(, (zlib-ng|zlib) \S+ for levels)?; zstd: (zstandard \S+|none)\)\n"
+)
+
+
+def test_version_names_what_computes_checksums_and_compresses() -> None:
     done = subprocess.run(command("--version"), capture_output=True, text=True, env=environment(), timeout=30)
-    assert re.fullmatch(r"streamware \S+ \(checksums: (isal|zlib-ng|zlib)\)\n", done.stdout)
+    assert re.fullmatch(VERSION, done.stdout)
+
+
+def test_the_log_begins_with_what_computes(root: Path) -> None:
+    with Served(root) as served:
+        served.signal()
+        assert served.wait() == 0
+    assert re.fullmatch(r"\S+ \S+ INFO streamware.server: " + VERSION.removesuffix(r"\n"), served.log.splitlines()[0])
 
 
 @pytest.mark.parametrize("module", ["uvicorn", "prometheus_client"])

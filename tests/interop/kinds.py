@@ -153,6 +153,25 @@ def deflated() -> Shelf:
     return shelf
 
 
+def blocks(level: str = "") -> Shelf:
+    """Members of several blocks, which are compressed each by itself, and of just one, and of one and nothing."""
+    shelf = Shelf(f"blocks{level.replace(':', '-')}.zip", compress=f"deflate{level}")
+    block = 256 * 1024
+    for size in (1, block - 1, block, block + 1, 3 * block, 5 * block + 12_345):
+        shelf.stream(f"prose/{size}.txt", prose(size))
+        shelf.stream(f"noise/{size}.bin", noise(size))
+    shelf.stream("unsized.txt", prose(2 * block), sized=False)
+    shelf.data("zeros.bin", bytes(20 * block))
+    for number in range(100):
+        shelf.data(f"small/{number}.txt", prose(number * 400))
+    shelf.stream("traps.bin", traps() + noise(2 * block) + traps(), crc=True)
+    return shelf
+
+
+def blocks_for_size() -> Shelf:
+    return blocks(":9")
+
+
 def auto() -> Shelf:
     """Some members shrink, others are left alone by their name or by a look at their first block."""
     shelf = Shelf("auto.zip", compress="auto")
@@ -250,6 +269,7 @@ def tar_gz() -> Shelf:
     shelf = Shelf("coded.tar.gz")
     shelf.data("text.txt", prose(400_000))
     shelf.stream("noise.bin", noise(200_000))
+    shelf.data("long.txt", prose(2_000_000))
     shelf.directory("empty")
     shelf.data("ü" * 100 + ".txt", b"pax inside")
     return shelf
@@ -267,6 +287,8 @@ KINDS: dict[str, Callable[[], Shelf]] = {
     "inline": inline,
     "unsized": unsized,
     "deflated": deflated,
+    "blocks": blocks,
+    "blocks-9": blocks_for_size,
     "auto": auto,
     "directories": directories,
     "unicode": unicode_names,

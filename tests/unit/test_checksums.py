@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import gzip
 import importlib.util
 import json
 import os
 import random
+import re
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamware.checksums import ENGINE, Compressor, combine, crc32, deflater, gzipper, zstandardizer
+from streamware.checksums import ENGINE, combine, crc32, deflate, engines, zstandardizer
 
 ROOT = Path(__file__).resolve().parents[2]
 NOISE = random.Random(1).randbytes(100_000)
@@ -93,62 +91,63 @@ def unzstd(data: bytes) -> bytes:
     return got
 
 
-CODERS = pytest.mark.parametrize(
-    ("coder", "decode"),
-    [(deflater, inflate), (gzipper, gzip.decompress), (zstandardizer, unzstd)],
-    ids=["deflate", "gzip", "zstd"],
-)
+LEVELS = pytest.mark.parametrize("level", [None, *range(1, 10)])
 
 
-def through(coder: Callable[[], Compressor], data: bytes, step: int = 50_000) -> bytes:
-    made = coder()
-    return b"".join(made.compress(data[at : at + step]) for at in range(0, len(data), step)) + made.finish()
-
-
-@CODERS
+@LEVELS
 @pytest.mark.parametrize("data", [b"", b"a", TEXT, NOISE, bytes(300_000)], ids=["empty", "a", "text", "noise", "zeros"])
-def test_what_was_compressed_comes_back(
-    coder: Callable[[], Compressor], decode: Callable[[bytes], bytes], data: bytes
-) -> None:
-    assert decode(through(coder, data)) == data
+def test_what_was_deflated_comes_back(data: bytes, level: int | None) -> None:
+    assert inflate(deflate(data, level=level)) == data
 
 
-@CODERS
-def test_text_shrinks_and_noise_hardly_grows(coder: Callable[[], Compressor], decode: Callable[[bytes], bytes]) -> None:
-    assert len(through(coder, TEXT)) < len(TEXT) / 4
-    assert len(through(coder, NOISE)) < len(NOISE) * 1.06 + 64  # a ZIP's plan allows for an eighth
+@LEVELS
+def test_text_shrinks_and_noise_hardly_grows(level: int | None) -> None:
+    assert len(deflate(TEXT, level=level)) < len(TEXT) / 4
+    assert len(deflate(NOISE, level=level)) < len(NOISE) * 1.001 + 16
 
 
-@CODERS
-def test_the_same_input_gives_the_same_bytes_at_any_time(
-    coder: Callable[[], Compressor], decode: Callable[[bytes], bytes]
-) -> None:
-    first = through(coder, TEXT)
-    time.sleep(1.01 if coder is gzipper else 0)  # gzip's clock counts seconds
-    assert through(coder, TEXT) == first
+def test_a_higher_level_makes_it_smaller() -> None:
+    assert len(deflate(TEXT, level=9)) <= len(deflate(TEXT, level=6)) < len(deflate(TEXT, level=2))
 
 
-def test_a_gzip_header_carries_no_time_and_no_name() -> None:
-    data = through(gzipper, TEXT)
-    assert data[:3] == b"\x1f\x8b\x08"
-    assert data[3] == 0
-    assert data[4:8] == bytes(4)
-    assert data[-8:] == zlib.crc32(TEXT).to_bytes(4, "little") + len(TEXT).to_bytes(4, "little")
+@LEVELS
+def test_the_same_input_gives_the_same_bytes(level: int | None) -> None:
+    assert deflate(TEXT, NOISE[:1000], level=level) == deflate(TEXT, NOISE[:1000], level=level)
 
 
-@pytest.mark.parametrize(
-    ("coder", "decoder"),
-    [
-        (deflater, lambda: zlib.decompressobj(-15)),
-        (gzipper, lambda: zlib.decompressobj(31)),
-        (zstandardizer, lambda: zstandard.ZstdDecompressor().decompressobj()),
-    ],
-    ids=["deflate", "gzip", "zstd"],
-)
-def test_after_a_pause_all_that_went_in_can_be_read(
-    coder: Callable[[], Compressor], decoder: Callable[[], Any]
-) -> None:
-    made, reader = coder(), decoder()
+@LEVELS
+@given(st.lists(st.sampled_from((b"", b"a", TEXT[:500], TEXT[300:70_000], NOISE[:40_000], bytes(33_000)))))
+def test_parts_behind_one_another_are_one_stream(level: int | None, parts: list[bytes]) -> None:
+    out, before, whole = b"", b"", b""
+    for part in parts:
+        out += deflate(part, before, level=level, last=False)
+        before = (before + part)[-40_000:]
+        whole += part
+        reader = zlib.decompressobj(-15)
+        assert reader.decompress(out) == whole  # all of it, already
+        assert not reader.eof
+    assert inflate(out + deflate(b"", before, level=level)) == whole
+
+
+def test_a_part_refers_to_what_is_before_it() -> None:
+    half = NOISE[:30_000]
+    assert len(deflate(half, half)) < 1000 < len(deflate(half))
+
+
+def test_zstandard_gives_the_same_bytes_whatever_the_cuts_and_threads() -> None:
+    data = TEXT * 4
+    made = set()
+    for threads, step in ((1, 50_000), (2, 50_000), (3, 1 << 20), (8, 777_777)):
+        coder = zstandardizer(threads)
+        out = [coder.compress(data[:512]) + coder.pause()]
+        out += [coder.compress(data[at : at + step]) for at in range(512, len(data), step)]
+        made.add(b"".join(out) + coder.finish())
+    assert len(made) == 1
+    assert unzstd(made.pop()) == data
+
+
+def test_after_a_pause_all_that_went_in_can_be_read() -> None:
+    made, reader = zstandardizer(), zstandard.ZstdDecompressor().decompressobj()
     assert reader.decompress(made.compress(b"first ") + made.pause()) == b"first "
     assert reader.decompress(made.pause() + made.compress(TEXT) + made.pause()) == TEXT
     assert reader.decompress(made.finish()) == b""
@@ -162,7 +161,7 @@ import base64, json, sys, zlib
 for name in sys.argv[1:]:
     sys.modules[name] = None
 from streamware import Archiver, Bundle, Conditions
-from streamware.checksums import ENGINE, combine, crc32, deflater, gzipper
+from streamware.checksums import ENGINE, combine, crc32, deflate, engines
 from streamware.coding import signature
 
 text = b"".join(b"line %d of a log that says much the same\\n" % number for number in range(20_000))
@@ -181,18 +180,21 @@ def archive(name, **options):
         "data": base64.b64encode(data).decode(),
     }
 
-coder = gzipper()
 print(json.dumps({
     "engine": ENGINE,
     "crc32": crc32(b"6789", crc32(b"12345")),
     "combined": [combine(crc32(text), crc32(text[:n]), n) == zlib.crc32(text + text[:n]) for n in LENGTHS],
-    "gzip": base64.b64encode(coder.compress(text) + coder.finish()).decode(),
+    "engines": engines(),
+    "levels": [zlib.decompressobj(-15).decompress(deflate(text, level=level)) == text for level in range(1, 10)],
+    "small": len(deflate(text, level=9)),
+    "by level": archive("b.zip", compress="deflate:9"),
     "stored": archive("b.zip"),
     "deflated": archive("b.zip", compress="deflate"),
     "auto": archive("b.zip", compress="auto"),
     "tar.gz": archive("b.tar.gz"),
     "tar.zst": archive("b.tar.zst"),
     "signature": signature(),
+    "signatures": [signature(None, level) for level in range(1, 10)],
 }))
 """
 
@@ -234,10 +236,8 @@ def test_every_engine_gives_what_others_can_read(blocked: tuple[str, ...], tmp_p
     found = without(*blocked)
     assert found["crc32"] == 0xCBF43926
     assert found["combined"] == [True] * 11
-    packed = base64.b64decode(found["gzip"])
-    assert gzip.decompress(packed) == TEXT
-    assert packed[4:8] == bytes(4)
-    for kind in ("stored", "deflated", "auto"):
+    assert found["levels"] == [True] * 9
+    for kind in ("stored", "deflated", "auto", "by level"):
         with zipfile.ZipFile(io.BytesIO(base64.b64decode(found[kind]["data"]))) as archive:
             assert archive.read("a.txt") == TEXT
     with tarfile.open(fileobj=io.BytesIO(base64.b64decode(found["tar.gz"]["data"])), mode="r:gz") as tar:
@@ -250,10 +250,32 @@ def test_every_engine_gives_what_others_can_read(blocked: tuple[str, ...], tmp_p
 def test_a_strong_tag_stands_for_the_same_bytes_whichever_engine_made_them(blocked: tuple[str, ...]) -> None:
     here, there = without(), without(*blocked)
     assert here["stored"] == there["stored"]
-    for kind in ("deflated", "auto", "tar.gz", "tar.zst"):
+    for kind in ("deflated", "auto", "by level", "tar.gz", "tar.zst"):
         if here[kind]["etag"] == there[kind]["etag"] and not here[kind]["etag"].startswith("W/"):
             assert here[kind]["data"] == there[kind]["data"]
     assert (here["signature"] == there["signature"]) == (here["deflated"]["data"] == there["deflated"]["data"])
+
+
+@pytest.mark.parametrize(
+    ("blocked", "named"),
+    [
+        ((), r"CRC-32: isal [\d.]+; deflate: isal [\d.]+, zlib-ng [\d.]+ for levels; zstd: zstandard [\d.]+"),
+        (("isal",), r"CRC-32: zlib-ng [\d.]+; deflate: zlib-ng [\d.]+; zstd: zstandard [\d.]+"),
+        (("zlib_ng",), r"CRC-32: isal [\d.]+; deflate: isal [\d.]+, zlib [\d.]+ for levels; zstd: zstandard [\d.]+"),
+        (("isal", "zlib_ng", "zstandard"), r"CRC-32: zlib [\d.]+; deflate: zlib [\d.]+; zstd: none"),
+    ],
+)
+def test_who_computes_what_can_be_told(blocked: tuple[str, ...], named: str) -> None:
+    if not all(map(importlib.util.find_spec, ("isal", "zlib_ng"))):
+        pytest.skip("not all engines are installed")
+    assert re.fullmatch(named, without(*blocked)["engines"])
+    if not blocked:
+        assert engines() == without()["engines"]
+
+
+def test_every_level_has_its_own_signature() -> None:
+    found = without()
+    assert len({found["signature"], *found["signatures"]}) == 10
 
 
 def test_without_zstandard_only_its_archives_cannot_be_had() -> None:

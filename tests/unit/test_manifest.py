@@ -22,7 +22,7 @@ from streamware.errors import (
     RequestError,
     StreamwareError,
 )
-from streamware.manifest import form_fields, from_form, from_json, from_list, parse
+from streamware.manifest import form_fields, from_form, from_json, from_list, parse, to_json
 from streamware.model import Bundle, Data, Member, Path, Url
 from streamware.policy import Policy
 
@@ -332,6 +332,12 @@ def test_a_path_that_is_no_text_is_pointed_at(value: object) -> None:
         ({"format": ["zip"]}, "/format"),
         ({"format": True}, "/format"),
         ({"compress": "gzip"}, "/compress"),
+        ({"compress": "deflate:0"}, "/compress"),
+        ({"compress": "deflate:10"}, "/compress"),
+        ({"compress": "deflate:"}, "/compress"),
+        ({"compress": "Deflate:6"}, "/compress"),
+        ({"compress": "auto:6"}, "/compress"),
+        ({"compress": 6}, "/compress"),
         ({"on_error": "ignore"}, "/on_error"),
         ({"comment": "x" * 65_536}, "/comment"),
         ({"comment": 5}, "/comment"),
@@ -530,6 +536,24 @@ def test_a_form_is_a_bundle_of_paths() -> None:
     ]
     assert (bundle.name, bundle.format, bundle.compress) == ("pick.tar.gz", "tar.gz", "auto")
     assert (bundle.comment, bundle.on_error) == ("hello", "skip")
+
+
+@pytest.mark.parametrize("level", range(1, 10))
+def test_a_level_is_taken_from_a_form_a_query_and_json(level: int) -> None:
+    wanted = f"deflate:{level}"
+    bundle = from_form([("path", "/a.txt"), ("name", "b.zip"), ("compress", wanted)], POLICY)
+    assert (bundle.compress, bundle.level) == (wanted, level)
+    bundle = from_json(manifest({"name": "a", "path": "/a"}, compress=wanted), POLICY)
+    assert (bundle.compress, bundle.level) == (wanted, level)
+    assert from_json(to_json(bundle), POLICY).compress == wanted
+
+
+def test_a_level_that_does_not_exist_is_refused_in_a_form() -> None:
+    with pytest.raises(InvalidManifest, match="deflate:9"):
+        from_form([("path", "/a.txt"), ("name", "b.zip"), ("compress", "deflate:11")], POLICY)
+    with pytest.raises(InvalidManifest, match="deflate:9"):
+        Bundle("b.zip", compress="deflate:11")  # type: ignore[arg-type]
+    assert Bundle("b.zip", compress="deflate").level is None
 
 
 @pytest.mark.parametrize("extra", [[], [("name", "")], [("format", ""), ("compress", ""), ("on_error", "")]])
