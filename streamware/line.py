@@ -65,7 +65,7 @@ class Late:
             self.error = error
         self.make = None  # from here on they can be taken; and what they are made of is let go
 
-    def bytes(self) -> bytes:
+    def result(self) -> bytes:
         if self.error is not None:
             raise self.error
         return self.data if self.then is None else self.then(self.data)
@@ -134,7 +134,7 @@ class Line:
                     raise BodyClosed("aborted")
             if mine:
                 late.run()
-        out = late.bytes()
+        out = late.result()
         self.position += len(out)
         return out
 
