@@ -27,7 +27,7 @@ from streamware.manifest_fields import (
     whole,
 )
 from streamware.manifest_json import ManifestReader
-from streamware.model import Bundle, Data, Format, Member, Names, Path, Url
+from streamware.model import Bundle, Data, Format, Member, Members, Names, Path, Url
 from streamware.policy import Policy
 from streamware.target import name_of
 
@@ -63,7 +63,7 @@ def parse_link(body: bytes, content_type: str | None, query: bytes, policy: Poli
 
 def _parse(
     body: bytes, content_type: str | None, policy: Policy, known: Mapping[str, Convert]
-) -> tuple[dict[str, Any], Names, list[Member]]:
+) -> tuple[dict[str, Any], Names, Members]:
     media_type = (content_type or "").partition(";")[0].strip().lower()
     charset = _CHARSET.search(content_type or "")
     if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
@@ -112,9 +112,9 @@ def from_form(fields: Sequence[tuple[str, str]], policy: Policy) -> Bundle:
 
 def _form(
     fields: Sequence[tuple[str, str]], policy: Policy, known: Mapping[str, Convert]
-) -> tuple[dict[str, Any], list[Member]]:
+) -> tuple[dict[str, Any], Members]:
     settings: dict[str, Any] = {}
-    members: list[Member] = []
+    members = Members()
     for key, value in fields:
         if key == "path":
             index = len(members)
@@ -159,7 +159,7 @@ def from_list(
     """
     bounded(body, policy)
     separator = _header_bytes(name_sep or "")
-    members: list[Member] = []
+    members = Members()
     for number, line in enumerate(_LINES.finditer(body), 1):
         index = len(members)
         if index >= policy.max_members:
@@ -232,7 +232,7 @@ def from_json(body: bytes, policy: Policy) -> Bundle:
     return make_bundle(settings, policy.names, members)
 
 
-def _json(body: bytes, policy: Policy, known: Mapping[str, Convert]) -> tuple[dict[str, Any], list[Member]]:
+def _json(body: bytes, policy: Policy, known: Mapping[str, Convert]) -> tuple[dict[str, Any], Members]:
     bounded(body, policy)
     try:
         text = body.decode("utf-8-sig")

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from streamware.digests import parse_digest
 from streamware.errors import EmptyBundle, InvalidManifest, InvalidName, LimitExceeded
-from streamware.model import Bundle, Compress, Content, Data, Format, Member, Names, OnError, Path, Url
+from streamware.model import Bundle, Compress, Content, Data, Format, Member, Members, Names, OnError, Path, Url
 from streamware.policy import Policy
 from streamware.semantics import is_entity_tag
 from streamware.target import parse_href
@@ -86,7 +86,7 @@ def whole(digits: str) -> int:
     return _size(int(digits), None)
 
 
-def make_bundle(settings: Mapping[str, Any], names: Names, members: list[Member]) -> Bundle:
+def make_bundle(settings: Mapping[str, Any], names: Names, members: Members) -> Bundle:
     """The bundle, from converted settings, of which any may be missing or None, and its members."""
     if not members:
         raise EmptyBundle()

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from streamware.errors import EmptyBundle, InvalidManifest, StreamwareError
 from streamware.manifest_fields import MAX_MIRRORS, MEMBER, SETTINGS, Convert, make_member, too_many_members
-from streamware.model import Member
+from streamware.model import Member, Members
 from streamware.policy import Policy
 
 __all__ = ["ManifestReader"]
@@ -28,8 +28,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z")
 _WORDS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 
 
-def _member_list(value: Any, policy: Policy) -> list[Member]:
-    if not isinstance(value, list):
+def _member_list(value: Any, policy: Policy) -> Members:
+    if not isinstance(value, Members):
         raise ValueError("must be a list")
     return value
 
@@ -52,7 +52,7 @@ class ManifestReader:
         self._key: str | None = None
         self._policy = policy
 
-    def read(self) -> tuple[dict[str, Any], list[Member]]:
+    def read(self) -> tuple[dict[str, Any], Members]:
         """The bundle's settings, converted, and its members. Call it once.
 
         :raises RequestError: with a pointer, and inside a member with its index.
@@ -138,7 +138,7 @@ class ManifestReader:
         mark = _MARK.match(self._text, self._at)
         assert mark is not None
         if mark[1] == "[" and key == "members":
-            return list(self._list(self._policy.max_members, too_many_members(self._policy), self._member))
+            return Members(self._list(self._policy.max_members, too_many_members(self._policy), self._member))
         if mark[1] == "[" and key == "mirrors":
             too_many = ValueError(f"has more than {MAX_MIRRORS} entries")
             return list(self._list(MAX_MIRRORS, too_many, lambda index: self._string()))

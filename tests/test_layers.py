@@ -22,7 +22,7 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors model plan reply hosting digests
+            errors facts contents columns members model said plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace
@@ -55,7 +55,10 @@ WORDS = {"errors", "model", "plan", "reply"}
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
-    "model": {"digests"},
+    "contents": {"facts"},
+    "members": {"columns", "contents"},
+    "model": {"contents", "digests", "facts", "members"},
+    "said": {"columns"},
     "heads": {"digests", "semantics"},
     "policy": {"addresses"},
     "inner": {"heads", "semantics", "target"},
@@ -63,7 +66,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "manifest_json": {"manifest_fields", "policy"},
     "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip": {"formats.framing", "formats.zip_records"},
-    "assemble": {"formats.names", "formats.tar", "formats.zip", "policy"},
+    "assemble": {"members", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
     "ahead": {"crew", "early", "openings", "policy"},
