@@ -36,6 +36,7 @@ class Numbers:
         if value is None:
             values[row] = _NONE
             return
+        values[row] = _NONE
         try:
             values[row] = value
         except (TypeError, OverflowError):  # another's mistake shows where the number is used, as it always did
@@ -114,6 +115,10 @@ class Texts:
     def __init__(self) -> None:
         self._blobs = Blobs()
 
+    def __bool__(self) -> bool:
+        """Whether any row was ever set."""
+        return bool(self._blobs._starts)
+
     def put(self, row: int, value: str | None) -> None:
         self._blobs.put(row, None if value is None else value.encode("utf-8", "surrogatepass"))
 
@@ -123,7 +128,7 @@ class Texts:
 
     def all(self, rows: int) -> Iterator[str | None]:
         """The first ``rows``, in order."""
-        return map(self.__getitem__, range(rows)) if self._blobs._starts else repeat(None, rows)
+        return map(self.__getitem__, range(rows)) if self else repeat(None, rows)
 
     def copy(self) -> Texts:
         made = Texts()

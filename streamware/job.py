@@ -28,26 +28,26 @@ from streamware.errors import (
     MemberNotFound,
     StreamwareError,
 )
-from streamware.ledger import Ledger, version_key
+from streamware.ledger import Ledger
 from streamware.members import FILE, OBJECT, PATH, TRUSTED, UNTRUSTED, Row
-from streamware.model import Bundle, Content, Data, Facts, File, Member, Members, Path, Source, Stream, Tree, Url
+from streamware.model import Bundle, Data, Facts, File, Member, Members, Path, Source, Stream, Tree, Url
 from streamware.plan import Method, Window
 from streamware.policy import Policy
 from streamware.prober import Prober
 from streamware.pump import Body, Witness
+from streamware.report import ERRORS_NAME, report
 from streamware.said import UNKNOWN
-from streamware.semantics import is_strong
-from streamware.sources.file import FileSource, expand_tree
-from streamware.sources.generated import DataSource, StreamSource
+from streamware.sources.file import expand_tree
+from streamware.sources.generated import DataSource
+from streamware.sources.own import own_source
 from streamware.sources.proof import ProvedSource
+from streamware.versions import Versions
 
-__all__ = ["Job", "Subrequest", "Upstreams", "report"]
+__all__ = ["Job", "Subrequest", "Upstreams"]
 
 # Opens a path inside the wrapped app; the facts are what its answer must agree with, None where unknown.
 Subrequest = Callable[[str, "Facts | None"], Source]
 
-_ERRORS_NAME = "_errors.txt"
-_KEY = 16  # bytes of a ledger's key
 _AT_ONCE = 500  # members whose compressed sizes are asked for together
 _OWN = (File, Data, Stream, Tree)  # content that this side holds or makes
 
@@ -90,7 +90,7 @@ class Job:
         self._members = Members()
         self._prober: Prober | None = None  # and what it found out of remote sources
         self._files: array[int] = array("q")  # hashes of local files' validators; 0 where there is none
-        self._versions = bytearray()  # the ledger's key of each member, 16 bytes; zeros where nothing pins it
+        self._versions = Versions(0)
         self._failures: list[MemberError] = []  # of members that are left out
 
     def plan(self, *, keep: bool, base_etag: str | None = None, linked: bool = False) -> Assembly:
@@ -105,7 +105,7 @@ class Job:
         self._members = self._expanded()
         self._weigh(map(_declared, self._members.rows()))
         self._files = array("q", bytes(8 * len(self._members)))
-        self._versions = bytearray(_KEY * len(self._members))
+        self._versions = Versions(len(self._members))
         asked = array("q", (i for i, brief in enumerate(self._members.briefly()) if self._must_ask(*brief, linked)))
         if asked:
             check_names(self.bundle, self._members.rows(), self._policy)
@@ -146,7 +146,7 @@ class Job:
             pieces,
             policy=self._policy,
             ledger=self._ledger,
-            version_of=lambda entry: self._version(assembly.members[entry]),
+            version_of=lambda entry: self._versions.of(assembly.members[entry]),
             failures=self._failures if skips else None,
             places=assembly.members,
             witness=witness,
@@ -217,7 +217,7 @@ class Job:
             if self._subrequest is None:
                 raise InvalidTarget("A path can only be fetched through an app that streamware wraps.")
             return self._subrequest(content.href, Facts(size=size, validator=etag))
-        return _own_source(content, member, version, self._policy)
+        return own_source(content, member, version, self._policy)
 
     def _ahead(self, assembly: Assembly) -> Ahead | None:
         """What opens this bundle's members before their turn; None where there are no two that it could open."""
@@ -254,35 +254,13 @@ class Job:
             self._crew,
         )
 
-    # --- versions ---
-
-    def _pin(self, index: int, member: Row, facts: Facts) -> None:
-        """Note the ledger's key of a member, if it has one: its identity, strong validator and size."""
-        validator = facts.validator if member.etag is None else member.etag
-        size = facts.size if member.size is None else member.size
-        if size is None or validator is None or not is_strong(validator):
-            return
-        identity = facts.identity
-        if member.kind in (TRUSTED, UNTRUSTED):
-            identity = f"url:{member.stored}"
-        elif isinstance(member.stored, Url) and isinstance(member.stored.url, str):
-            # What a function makes is another text each time, and perhaps another file.
-            identity = f"url:{member.stored.url}"
-        if identity is None:
-            return
-        self._versions[_KEY * index : _KEY * (index + 1)] = version_key(identity, validator, size)
-
-    def _version(self, index: int) -> bytes | None:
-        key = bytes(self._versions[_KEY * index : _KEY * (index + 1)])
-        return key if any(key) else None
-
     def _with_coded_sizes(self, members: Iterator[tuple[int, Row, Facts]]) -> Iterator[tuple[int, Row, Facts]]:
         """The members with what the ledger knows them to come to when compressed, asked for many at once."""
         method = Method.AUTO if self.bundle.compress == "auto" else Method.DEFLATE
         while batch := list(islice(members, _AT_ONCE)):
             keys = {}
             for index, _, _ in batch:
-                version = self._version(index)
+                version = self._versions.of(index)
                 if version is not None:
                     keys[index] = coded_key(version, method, self._policy.chunk_bytes)
             found = self._ledger.coded(list(keys.values())) if keys else {}
@@ -320,7 +298,7 @@ class Job:
             error = failed.get(index)
             if error is None and (member.kind == FILE or isinstance(member.stored, File | Data)):
                 try:
-                    facts = _own_source(member.content, member, 0, self._policy).probe()
+                    facts = own_source(member.content, member, 0, self._policy).probe()
                     self._files[index] = hash(facts.validator)
                 except MemberError as failure:
                     failure.member, failure.index = member.name, index
@@ -334,7 +312,7 @@ class Job:
                 continue
             if facts.size is None and member.size is None and not member.is_directory:
                 open_end = True
-            self._pin(index, member, facts)
+            self._versions.pin(index, member, facts)
             yield index, member, facts
         if self.bundle.on_error == "report":
             yield from self._report_member(open_end=open_end and self.bundle.format == "zip")
@@ -342,15 +320,15 @@ class Job:
     def _report_member(self, *, open_end: bool) -> Iterator[tuple[int, Row, Facts]]:
         """A last member that tells what was left out; where more may yet be left out, it is made at its turn."""
         if open_end:
-            member, facts = Member(_ERRORS_NAME, Stream(self._report)), UNKNOWN
+            member, facts = Member(ERRORS_NAME, Stream(self._report)), UNKNOWN
         elif self._failures:
             data = DataSource(report(self._failures)[1])
-            member, facts = Member(_ERRORS_NAME, data), data.probe()
+            member, facts = Member(ERRORS_NAME, data), data.probe()
         else:
             return
         self._members.append(member)
         self._files.append(0)
-        self._versions += bytes(_KEY)
+        self._versions.append()
         yield len(self._members) - 1, self._members.row(len(self._members) - 1), facts
 
     def _report(self) -> Iterable[bytes]:
@@ -369,27 +347,3 @@ class Job:
 def _declared(row: Row) -> int | None:
     """The size of a member's content, if nobody has to be asked for it."""
     return len(row.stored.data) if isinstance(row.stored, Data) else row.size
-
-
-def _in_a_line(name: str) -> str:
-    """A name as the report shows it: nothing in it begins another line or column."""
-    return "".join(c if c.isprintable() else "_" for c in name)
-
-
-def report(failures: Iterable[MemberError]) -> tuple[str, bytes]:
-    """The name and content of the member that tells which others were left out."""
-    lines = [f"{_in_a_line(error.member or '')}\t{error.title}\n" for error in failures]
-    return _ERRORS_NAME, "".join(lines).encode()
-
-
-def _own_source(content: Content | None, member: Member | Row, version: int, policy: Policy) -> Source:
-    """The source of content that this side holds or makes."""
-    if isinstance(content, File):
-        return FileSource(content.path, content.root, chunk_bytes=policy.chunk_bytes, version=version)
-    if isinstance(content, Data):
-        return DataSource(content.data)
-    if isinstance(content, Stream):
-        return StreamSource(content.factory, size=member.size, etag=member.etag)
-    if isinstance(content, Source):
-        return content
-    raise TypeError(f"a member's content is a {type(content).__name__}")  # a bug in the caller's code

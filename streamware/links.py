@@ -36,12 +36,13 @@ from streamware.errors import (
     SizeMismatch,
     StreamwareError,
 )
-from streamware.job import Job, Subrequest, Upstreams, report
+from streamware.job import Job, Subrequest, Upstreams
 from streamware.ledger import Ledger
 from streamware.manifest import from_json, to_json
 from streamware.model import Bundle, Data, Facts, Member, Members, Path, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply
+from streamware.report import report
 from streamware.semantics import is_strong
 
 __all__ = ["Link", "Links", "Made", "StandIns"]

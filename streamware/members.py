@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
-from itertools import repeat
+from itertools import chain, repeat
 from typing import Any, NamedTuple, SupportsIndex, overload
 
 from streamware.columns import Blobs, Numbers, Texts
@@ -67,16 +67,17 @@ class Row(NamedTuple):
 
 
 class Members(MutableSequence[Member]):
-    """A list of members: some 40 bytes each beside the texts of name and content, and 8 for a size, a time, a checksum.
+    """A list of members: some 80 bytes each beside the texts of name and content, and 8 for a size, a time, a checksum.
 
     Appending and replacing take the same time however many there are; inserting and deleting make the table anew.
     """
 
-    __slots__ = ("_columns", "_flags", "_names", "_roots", "_shared", "_stored")
+    __slots__ = ("_columns", "_flags", "_names", "_objects", "_roots", "_shared", "_texts")
 
     def __init__(self, members: Iterable[Member] = ()) -> None:
         self._names: list[str] = []
-        self._stored: list[Any] = []
+        self._texts = Texts()  # what is stored, but for OBJECT
+        self._objects: list[Any] = []  # that, no further than the last
         self._flags = array("H")
         # size, crc32, etag, modified, mode, comment, digest
         self._columns = Numbers(), Numbers(), Texts(), Numbers(), Numbers(), Texts(), Blobs()
@@ -106,7 +107,11 @@ class Members(MutableSequence[Member]):
             self._part()
         row = len(self._names)
         self._names.append(name)
-        self._stored.append(content)
+        if kind == OBJECT:
+            if content is not None:
+                self._put_object(row, content)
+        else:
+            self._texts.put(row, content)
         self._flags.append(kind | _EXCEEDS if may_exceed_4gib else kind)
         if size is not None:
             self._columns[0].put(row, size)
@@ -119,6 +124,23 @@ class Members(MutableSequence[Member]):
             self._columns[5].put(row, comment or None)
             self._columns[6].put(row, digest)
 
+    def _put_object(self, row: int, content: Any) -> None:
+        objects = self._objects
+        objects.extend([None] * (row + 1 - len(objects)))
+        objects[row] = content
+
+    def _stored(self, index: int) -> Any:
+        text = self._texts[index]
+        return text if text is not None else self._objects[index] if index < len(self._objects) else None
+
+    def _all_stored(self) -> Iterator[Any]:
+        count = len(self._names)
+        if not self._objects:
+            return self._texts.all(count)
+        if not self._texts:
+            return chain(self._objects, repeat(None, count - len(self._objects)))
+        return map(self._stored, range(count))
+
     def rows(self) -> Iterator[Row]:
         """All rows in order."""
         count = len(self._names)
@@ -126,7 +148,7 @@ class Members(MutableSequence[Member]):
         return map(
             Row,
             self._names,
-            self._stored,
+            self._all_stored(),
             size.all(count),
             crc32.all(count),
             etag.all(count),
@@ -142,7 +164,7 @@ class Members(MutableSequence[Member]):
         size, crc32, etag, modified, mode, comment, digest = self._columns
         return Row(
             self._names[index],
-            self._stored[index],
+            self._stored(index),
             size[index],
             crc32[index],
             etag[index],
@@ -160,11 +182,11 @@ class Members(MutableSequence[Member]):
 
     def content(self, index: int) -> Content | None:
         """What the content of a member is."""
-        return _content(self._stored[index], self._flags[index] & _KIND, self._roots)
+        return _content(self._stored(index), self._flags[index] & _KIND, self._roots)
 
     def hold(self, kind: type) -> bool:
         """Whether some content is an object of this type."""
-        return any(type(stored) is kind for stored in self._stored)
+        return any(type(stored) is kind for stored in self._objects)
 
     def name(self, index: int) -> str:
         return self._names[index]
@@ -172,16 +194,18 @@ class Members(MutableSequence[Member]):
     def briefly(self) -> Iterator[tuple[int, Any, int | None]]:
         """Kind, what is stored, and declared size of each member."""
         kinds = (min(flags & _KIND, FILE) for flags in self._flags)
-        return zip(kinds, self._stored, self._columns[0].all(len(self._names)), strict=True)
+        return zip(kinds, self._all_stored(), self._columns[0].all(len(self._names)), strict=True)
 
     def untrusted(self) -> Iterator[tuple[int, tuple[object, ...]]]:
         """The URLs that do not come from the operator's code, mirrors included, by member."""
-        for index, (stored, flags) in enumerate(zip(self._stored, self._flags, strict=True)):
+        for index, flags in enumerate(self._flags):
             kind = flags & _KIND
             if kind == UNTRUSTED:
-                yield index, (stored,)
-            elif kind == OBJECT and isinstance(stored, Url) and not stored.trusted:
-                yield index, (stored.url, *stored.mirrors)
+                yield index, (self._texts[index],)
+            elif kind == OBJECT:
+                stored = self._stored(index)
+                if isinstance(stored, Url) and not stored.trusted:
+                    yield index, (stored.url, *stored.mirrors)
 
     def snapshot(self) -> Members:
         """The members as they are now, whatever becomes of these; what is the same is kept once."""
@@ -193,12 +217,10 @@ class Members(MutableSequence[Member]):
     def _packed(self, content: Content | None) -> tuple[int, Any]:
         """The kind of a content, and what stands for it."""
         kind = type(content)
-        if kind is Url:
-            assert isinstance(content, Url)
+        if isinstance(content, Url) and kind is Url:
             if type(content.url) is str and content.mirrors == () and content.headers == ():
                 return (TRUSTED if content.trusted else UNTRUSTED), content.url
-        elif kind is File:
-            assert isinstance(content, File)
+        elif isinstance(content, File) and kind is File and type(content.path) is str:
             if content.root is None:
                 return FILE, content.path
             if content.root in self._roots[-1:]:
@@ -208,19 +230,19 @@ class Members(MutableSequence[Member]):
             if len(self._roots) < _MAX_ROOTS:
                 self._roots.append(content.root)
                 return _ROOTED + len(self._roots) - 1, content.path
-        elif kind is Path:
-            assert isinstance(content, Path)
+        elif isinstance(content, Path) and kind is Path and type(content.href) is str:
             return PATH, content.href
         return OBJECT, content
 
     def _take(self, other: Members) -> None:
-        self._names, self._stored, self._flags = other._names, other._stored, other._flags
-        self._columns, self._roots = other._columns, other._roots
+        self._names, self._texts, self._objects = other._names, other._texts, other._objects
+        self._flags, self._columns, self._roots = other._flags, other._columns, other._roots
 
     def _part(self) -> None:
         """Before a change: leave what is shared to those it is shared with."""
         self._shared = False
-        self._names, self._stored, self._flags = self._names[:], self._stored[:], self._flags[:]
+        self._names, self._texts, self._objects = self._names[:], self._texts.copy(), self._objects[:]
+        self._flags = self._flags[:]
         size, crc32, etag, modified, mode, comment, digest = self._columns
         promises = size.copy(), crc32.copy(), etag.copy()
         self._columns = *promises, modified.copy(), mode.copy(), comment.copy(), digest.copy()
@@ -259,7 +281,10 @@ class Members(MutableSequence[Member]):
         row = range(len(self._names))[index]
         if self._shared:
             self._part()
-        kind, self._stored[row] = self._packed(value.content)
+        kind, content = self._packed(value.content)
+        self._texts.put(row, None if kind == OBJECT else content)
+        if kind == OBJECT or row < len(self._objects):
+            self._put_object(row, content if kind == OBJECT else None)
         self._names[row] = value.name
         self._flags[row] = kind | _EXCEEDS if value.may_exceed_4gib else kind
         size, crc32, etag, modified, mode, comment, digest = self._columns

@@ -22,18 +22,18 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors facts contents columns members model said plan reply hosting digests
+            errors facts contents columns members model said report plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace
-            formats formats.names formats.framing formats.zip_records formats.zip formats.tar
+            formats formats.names formats.framing formats.dos_time formats.zip_records formats.zip formats.tar
         """,
         # Synchronous I/O.
         1: """
             checksums coding recall crew early ahead walk pump
-            ledger ledger_session ledger_tables ledger_writer shared_ledger
+            versions ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
-            sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
+            sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof
         """,
         # The service.
@@ -65,13 +65,14 @@ NEIGHBOURS: dict[str, set[str]] = {
     "manifest_fields": {"digests", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
     "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
-    "formats.zip": {"formats.framing", "formats.zip_records"},
+    "formats.zip": {"formats.dos_time", "formats.framing", "formats.zip_records"},
     "assemble": {"members", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
     "ahead": {"crew", "early", "openings", "policy"},
     "coding": {"checksums", "ledger"},
     "recall": {"checksums", "ledger"},
+    "versions": {"ledger"},
     "walk": {"ahead", "coding", "ledger", "recall"},
     "job": {"admission", "prober"},
     "links": {"job"},
@@ -81,6 +82,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
+    "sources.own": {"sources.file", "sources.generated"},
     "sources.healing": {"exchange"},
     "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},

@@ -10,12 +10,12 @@ overflows, because many readers stumble over it where it is not needed.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import date
-from functools import lru_cache, partial
+from functools import partial
 from struct import Struct
 from typing import NamedTuple
 
 from streamware.errors import InvalidManifest, InvalidName, MemberTooLarge
+from streamware.formats.dos_time import dos_time
 from streamware.formats.framing import framed_length
 from streamware.formats.zip_records import (
     CRC_32_IN_CENTRAL,
@@ -145,7 +145,7 @@ class ZipLayout:
             if coded is None:
                 yield None
                 return
-            if size >= MAX_32 or coded >= MAX_32:
+            if (size >= MAX_32 or coded >= MAX_32) and shape is not _EMPTY:
                 wide[member] = size >= MAX_32, coded >= MAX_32
             kind = (shape.descriptor, shape.zip64, self._dated(modified))
             rest = beside.get(kind)
@@ -214,7 +214,7 @@ class ZipLayout:
             if zip64:
                 # APPNOTE 4.5.3: in a local header always both.
                 extra = zip64_extra(original_size=size, compressed_size=size) + extra
-        time, day = _dos_time(entry.modified)
+        time, day = dos_time(entry.modified)
         return local_file_header(
             version_needed_to_extract=_version_needed(entry, method, zip64),
             general_purpose_bit_flag=_flags(entry, descriptor),
@@ -247,7 +247,7 @@ class ZipLayout:
                 + extra
             )
         crc32 = 0 if shape is _EMPTY else entry.crc32
-        time, day = _dos_time(entry.modified)
+        time, day = dos_time(entry.modified)
         if entry.method is Method.DIRECTORY:
             attributes = (_S_IFDIR | entry.mode & 0o7777) << 16 | _DOS_DIRECTORY
         else:
@@ -339,27 +339,3 @@ def _quote(record: bytes, at: int, member: int, known: Known) -> bytes:
     crc32 = known.crc32(member)
     assert crc32 is not None
     return record[:at] + _crc32(crc32) + record[at + 4 :]
-
-
-_EPOCH = date(1970, 1, 1).toordinal()
-_FIRST_DAY = date(1980, 1, 1).toordinal() - _EPOCH
-_LAST_DAY = date(2107, 12, 31).toordinal() - _EPOCH
-_FIRST = (0, 1 << 5 | 1)
-_LAST = (23 << 11 | 59 << 5 | 29, 127 << 9 | 12 << 5 | 31)
-
-
-def _dos_time(modified: int) -> tuple[int, int]:
-    """Unix seconds as MS-DOS time and date (APPNOTE 4.4.6): in UTC, within 1980 to 2107, seconds cut to even ones."""
-    day, second = divmod(modified, 86400)
-    if day < _FIRST_DAY:
-        return _FIRST
-    if day > _LAST_DAY:
-        return _LAST
-    return second // 3600 << 11 | second // 60 % 60 << 5 | second % 60 >> 1, _dos_date(day)
-
-
-@lru_cache(maxsize=4096)
-def _dos_date(day: int) -> int:
-    # PERF: a bundle's members share few days; 0.06 us instead of 0.35.
-    then = date.fromordinal(_EPOCH + day)
-    return then.year - 1980 << 9 | then.month << 5 | then.day
