@@ -27,6 +27,7 @@ from streamware.manifest_fields import (
     whole,
 )
 from streamware.manifest_json import ManifestReader
+from streamware.members import PATH
 from streamware.model import Bundle, Data, Format, Member, Members, Names, Path, Url
 from streamware.policy import Policy
 from streamware.target import name_of
@@ -125,7 +126,7 @@ def _form(
             except StreamwareError as error:
                 error.index = index
                 raise
-            members.append(Member(name, Path(value)))
+            members.note(name, PATH, value)
         elif key in known and value:
             if key in settings:
                 raise InvalidManifest(f'"{key}" is given twice.')
@@ -173,10 +174,10 @@ def from_list(
         try:
             name = checked_name(_decoded(raw_name, charset), policy)
             if location == b"@directory":
-                members.append(make_member({"name": name.rstrip("/") + "/"}))
+                make_member({"name": name.rstrip("/") + "/"}, members)
             else:
                 promised = {"size": whole(size.decode()), "crc32": _listed_crc32(crc)}
-                members.append(make_member({"name": name, **_located(location), **promised}))
+                make_member({"name": name, **_located(location), **promised}, members)
         except ValueError as error:
             raise InvalidManifest(f"Line {number} of the file list: a number {error}.", index=index) from error
         except StreamwareError as error:
