@@ -24,6 +24,7 @@ from streamware.errors import (
 from streamware.formats import tar
 from streamware.formats import zip as zip_
 from streamware.formats.names import Unique, clean
+from streamware.members import Row
 from streamware.model import Bundle, Facts, Format, Member, Url
 from streamware.plan import Entry, Layout, Method, Plan, Table
 from streamware.policy import Policy
@@ -71,7 +72,7 @@ class Assembly:
     pins: str
 
 
-def check_names(bundle: Bundle, members: Iterable[Member], policy: Policy) -> None:
+def check_names(bundle: Bundle, members: Iterable[Member | Row], policy: Policy) -> None:
     """Refuse beforehand what ``assemble`` refuses for a name alone, so that nobody is asked for the sake of it.
 
     :raises InvalidName: a name is refused.
@@ -89,7 +90,7 @@ def check_names(bundle: Bundle, members: Iterable[Member], policy: Policy) -> No
 
 def assemble(
     bundle: Bundle,
-    members: Iterable[tuple[int, Member, Facts]],
+    members: Iterable[tuple[int, Member | Row, Facts]],
     policy: Policy,
     *,
     base_etag: str | None = None,
@@ -160,30 +161,31 @@ def assemble(
     )
 
 
-def passes(member: Member, bundle: Bundle) -> bool:
+def passes(member: Member | Row, bundle: Bundle) -> bool:
     """Whether a member's server may send it gzip-coded, to be passed on: a permission, which counts for nothing where
     it cannot be used.
     """
     return member.passthrough and bundle.format == "zip" and isinstance(member.content, Url) and member.size != 0
 
 
-def _wanted(member: Member, strict: bool) -> str:
+def _wanted(member: Member | Row, strict: bool) -> str:
     """The member's name, with a slash at its end where it is a directory, and only there."""
     name = member.name
-    if name.endswith("/") == (member.content is None):
+    directory = member.is_directory
+    if name.endswith("/") == directory:
         return name
-    if member.content is None:
+    if directory:
         return f"{name}/"
     if strict:
         raise InvalidName("the name ends with a slash, as a directory's does")
     return name.rstrip("/")
 
 
-def _entry(name: str, member: Member, found: Facts, bundle: Bundle) -> Entry:
+def _entry(name: str, member: Member | Row, found: Facts, bundle: Bundle) -> Entry:
     time = found.modified if member.modified is None else member.modified
     modified = _EPOCH if time is None else time
-    comment = member.comment.encode("utf-8", "replace")
-    if member.content is None:
+    comment = member.comment.encode("utf-8", "replace") if member.comment else b""
+    if member.is_directory:
         mode = 0o755 if member.mode is None else member.mode
         return Entry(name.encode(), 0, 0, modified, mode & 0o777, Method.DIRECTORY, comment)
     if member.size is not None and found.size not in (None, member.size):

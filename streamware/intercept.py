@@ -16,7 +16,8 @@ from streamware.admission import Ticket
 from streamware.errors import LimitExceeded, NotAllowed, RequestError, SourceError, StreamwareError
 from streamware.inner import aim
 from streamware.manifest import form_fields, from_form, from_json, from_list, parse, parse_link
-from streamware.model import Bundle, Format, Member, Path
+from streamware.members import PATH
+from streamware.model import Bundle, Format, Member, Members, Path
 from streamware.reply import Conditions, Reply
 from streamware.semantics import parse_http_date
 from streamware.service import Archiver, Subrequest
@@ -305,13 +306,15 @@ class Interception:
 
         :raises InvalidTarget: a path leads to the bundles.
         """
-        members: list[Member] = []
+        if not any(kind == PATH for kind, _, _ in bundle.members.briefly()):
+            return
+        members = Members()
         for index, member in enumerate(bundle.members):
             found = self._stand_ins(index, member)
             members.extend([member] if found is None else found)
         bundle.members = members
 
-    def _stand_ins(self, index: int, member: Member) -> list[Member] | None:
+    def _stand_ins(self, index: int, member: Member) -> Members | None:
         """The local members that a path stands for; None for any other member, if it does not lead to the bundles."""
         content = member.content
         if not isinstance(content, Path):
@@ -325,20 +328,20 @@ class Interception:
             raise
         return found
 
-    def _found_locally(self, member: Member, href: str) -> list[Member] | None:
+    def _found_locally(self, member: Member, href: str) -> Members | None:
         if self._local is None:
             return None
         try:
             given = self._local(href)
-            found = None if given is None else list(given)
+            found = given if given is None or isinstance(given, Members) else Members(given)
         except OSError as error:
             # Hosts take a bare OSError for the client's leaving.
             raise SourceError(f"a local member could not be looked up: {error!r}") from error
         if found is None or member.name == name_of(href):
             return found
         if len(found) == 1 and found[0].content is not None and not found[0].name.endswith("/"):
-            return [_renamed(found[0], member)]
-        return [replace(own, name=f"{member.name.rstrip('/')}/{own.name}") for own in found]
+            return Members([_renamed(found[0], member)])
+        return Members(replace(own, name=f"{member.name.rstrip('/')}/{own.name}") for own in found)
 
 
 def _renamed(own: Member, member: Member) -> Member:

@@ -28,29 +28,30 @@ from streamware.errors import (
     MemberNotFound,
     StreamwareError,
 )
-from streamware.ledger import Ledger, version_key
+from streamware.ledger import Ledger
 from streamware.line import Line
-from streamware.model import Bundle, Content, Data, Facts, File, Member, Path, Source, Stream, Tree, Url
+from streamware.members import FILE, OBJECT, PATH, TRUSTED, UNTRUSTED, Row
+from streamware.model import Bundle, Data, Facts, File, Member, Members, Path, Source, Stream, Tree, Url
 from streamware.plan import Method, Window
 from streamware.policy import Policy
 from streamware.prober import Prober
 from streamware.pump import Body, Witness
-from streamware.semantics import is_strong
-from streamware.sources.file import FileSource, expand_tree
-from streamware.sources.generated import DataSource, StreamSource
+from streamware.report import ERRORS_NAME, report
+from streamware.said import UNKNOWN
+from streamware.sources.file import expand_tree
+from streamware.sources.generated import DataSource
 from streamware.sources.gzipped import GzippedSource, Promises, Representation
+from streamware.sources.own import own_source
 from streamware.sources.proof import ProvedSource
+from streamware.versions import Versions
 
-__all__ = ["Job", "Subrequest", "Upstreams", "report"]
+__all__ = ["Job", "Subrequest", "Upstreams"]
 
 # Opens a path inside the wrapped app; the facts are what its answer must agree with, None where unknown.
 Subrequest = Callable[[str, "Facts | None"], Source]
 
-_ERRORS_NAME = "_errors.txt"
-_KEY = 16  # bytes of a ledger's key
 _AT_ONCE = 500  # members whose compressed sizes are asked for together
 _BLOCKS = 3  # under way for each thread that compresses: one at work, one waiting, one waiting to be sent
-_UNKNOWN = Facts()
 _OWN = (File, Data, Stream, Tree)  # content that this side holds or makes
 
 
@@ -94,10 +95,10 @@ class Job:
         self._ticket = ticket
         self._crew = crew
         self._deflaters = deflaters
-        self._members: list[Member] = []
+        self._members = Members()
         self._prober: Prober | None = None  # and what it found out of remote sources
         self._files: array[int] = array("q")  # hashes of local files' validators; 0 where there is none
-        self._versions = bytearray()  # the ledger's key of each member, 16 bytes; zeros where nothing pins it
+        self._versions = Versions(0)
         self._failures: list[MemberError] = []  # of members that are left out
 
     def plan(self, *, keep: bool, base_etag: str | None = None, linked: bool = False) -> Assembly:
@@ -110,12 +111,12 @@ class Job:
         """
         self._policy.admit(self.bundle)
         self._members = self._expanded()
-        self._weigh(_declared(member) for member in self._members)
+        self._weigh(map(_declared, self._members.rows()))
         self._files = array("q", bytes(8 * len(self._members)))
-        self._versions = bytearray(_KEY * len(self._members))
-        asked = [i for i, m in enumerate(self._members) if self._must_ask(m, linked)]
+        self._versions = Versions(len(self._members))
+        asked = array("q", (i for i, brief in enumerate(self._members.briefly()) if self._must_ask(*brief, linked)))
         if asked:
-            check_names(self.bundle, self._members, self._policy)
+            check_names(self.bundle, self._members.rows(), self._policy)
         failed = self._probe(asked, keep=keep)
         members = self._settled(failed)
         coder = ""
@@ -136,7 +137,7 @@ class Job:
         """
         self._policy.admit(self.bundle)
         self._members = self._expanded()
-        self._weigh(_declared(member) for member in self._members)
+        self._weigh(map(_declared, self._members.rows()))
         failed = self._probe(only, keep=False)
         return {index: failed.get(index) or self._said(index) for index in only}
 
@@ -154,7 +155,7 @@ class Job:
             pieces,
             policy=self._policy,
             ledger=self._ledger,
-            version_of=lambda entry: self._version(assembly.members[entry]),
+            version_of=lambda entry: self._versions.of(assembly.members[entry]),
             failures=self._failures if skips else None,
             places=assembly.members,
             witness=witness,
@@ -166,7 +167,7 @@ class Job:
 
     def server_of(self, index: int | None) -> str | None:
         """The host and port of a member's own URL, for the log; None where it has none, or one made at its opening."""
-        content = None if index is None else self._members[index].content
+        content = None if index is None else self._members.content(index)
         url = content.url if isinstance(content, Url) else None
         return urlsplit(url).netloc.rpartition("@")[2] if isinstance(url, str) else None
 
@@ -179,10 +180,12 @@ class Job:
             if self._ticket is not None:
                 self._ticket.release()
 
-    def _expanded(self) -> list[Member]:
-        members: list[Member] = []
+    def _expanded(self) -> Members:
+        given = self.bundle.members
         most = self._policy.max_members
-        for member in self.bundle.members:
+        trees = given.hold(Tree)
+        members = Members() if trees else given.snapshot()
+        for member in given if trees else ():
             if isinstance(member.content, Tree):
                 # No further than it takes to see that they are too many.
                 members.extend(islice(expand_tree(member, member.content), max(0, most + 1 - len(members))))
@@ -238,7 +241,7 @@ class Job:
             if self._subrequest is None:
                 raise InvalidTarget("A path can only be fetched through an app that streamware wraps.")
             return self._subrequest(content.href, Facts(size=size, validator=etag))
-        return _own_source(content, member, version, self._policy)
+        return own_source(content, member, version, self._policy)
 
     def _ahead(self, assembly: Assembly) -> Ahead | None:
         """What opens this bundle's members before their turn; None where there are no two that it could open."""
@@ -246,10 +249,13 @@ class Job:
 
         def early(index: int) -> Early:
             nonlocal of_paths
-            content = self._members[index].content
-            if isinstance(content, Url):
+            kind = self._members.kind(index)
+            if kind == FILE:
+                return Early.NOTHING
+            content = self._members.content(index) if kind == OBJECT else None
+            if kind in (TRUSTED, UNTRUSTED) or isinstance(content, Url):
                 return Early.NOTHING if self._held(index) else Early.OPENING
-            if isinstance(content, Path):
+            if kind == PATH:
                 if of_paths is None:
                     try:
                         of_paths = early_of(self._make_source(self._members[index]))
@@ -272,33 +278,13 @@ class Job:
             self._crew,
         )
 
-    # --- versions ---
-
-    def _pin(self, index: int, member: Member, facts: Facts) -> None:
-        """Note the ledger's key of a member, if it has one: its identity, strong validator and size."""
-        if passes(member, self.bundle):
-            return  # of its content nothing is seen block by block, and its validator may be the coding's
-        content = member.content
-        # What a function makes is another text each time, and perhaps another file.
-        url = content.url if isinstance(content, Url) else None
-        identity = f"url:{url}" if isinstance(url, str) else facts.identity
-        validator = facts.validator if member.etag is None else member.etag
-        size = facts.size if member.size is None else member.size
-        if identity is None or size is None or validator is None or not is_strong(validator):
-            return
-        self._versions[_KEY * index : _KEY * (index + 1)] = version_key(identity, validator, size)
-
-    def _version(self, index: int) -> bytes | None:
-        key = bytes(self._versions[_KEY * index : _KEY * (index + 1)])
-        return key if any(key) else None
-
-    def _with_coded_sizes(self, members: Iterator[tuple[int, Member, Facts]]) -> Iterator[tuple[int, Member, Facts]]:
+    def _with_coded_sizes(self, members: Iterator[tuple[int, Row, Facts]]) -> Iterator[tuple[int, Row, Facts]]:
         """The members with what the ledger knows them to come to when compressed, asked for many at once."""
         method = Method.AUTO if self.bundle.compress == "auto" else Method.DEFLATE
         while batch := list(islice(members, _AT_ONCE)):
             keys = {}
             for index, _, _ in batch:
-                version = self._version(index)
+                version = self._versions.of(index)
                 if version is not None:
                     keys[index] = coded_key(version, method, self.bundle.level)
             found = self._ledger.coded(list(keys.values())) if keys else {}
@@ -324,89 +310,69 @@ class Job:
 
     def _said(self, index: int) -> Facts:
         """What a member's source has said."""
-        return _UNKNOWN if self._prober is None else self._prober.facts.get(index, _UNKNOWN)
+        return UNKNOWN if self._prober is None else self._prober.facts[index]
 
-    def _settled(self, failed: dict[int, MemberError]) -> Iterator[tuple[int, Member, Facts]]:
+    def _settled(self, failed: dict[int, MemberError]) -> Iterator[tuple[int, Row, Facts]]:
         """The members that are to be in the archive, in order, with what is known of each.
 
         Local files are looked at here, one at a time as they are needed, so that of many none is held.
         """
         open_end = self.bundle.compress != "stored"
-        for index, member in enumerate(self._members):
+        for index, member in enumerate(self._members.rows()):
             error = failed.get(index)
-            facts = self._said(index)
-            if error is None and isinstance(member.content, File | Data):
+            if error is None and (member.kind == FILE or isinstance(member.stored, File | Data)):
                 try:
-                    facts = _own_source(member.content, member, 0, self._policy).probe()
+                    facts = own_source(member.content, member, 0, self._policy).probe()
                     self._files[index] = hash(facts.validator)
                 except MemberError as failure:
                     failure.member, failure.index = member.name, index
                     if self.bundle.on_error == "abort":
                         raise
                     error = failure
+            else:
+                facts = self._said(index)
             if error is not None:
                 self._failures.append(error)
                 continue
-            if member.content is not None and facts.size is None and member.size is None:
+            if facts.size is None and member.size is None and not member.is_directory:
                 open_end = True
-            open_end = open_end or passes(member, self.bundle)
-            self._pin(index, member, facts)
+            # Of the content of one that is passed through nothing is seen block by block, and its validator may be
+            # the coding's.
+            if passes(member, self.bundle):
+                open_end = True
+            else:
+                self._versions.pin(index, member, facts)
             yield index, member, facts
         if self.bundle.on_error == "report":
             yield from self._report_member(open_end=open_end and self.bundle.format == "zip")
 
-    def _report_member(self, *, open_end: bool) -> Iterator[tuple[int, Member, Facts]]:
+    def _report_member(self, *, open_end: bool) -> Iterator[tuple[int, Row, Facts]]:
         """A last member that tells what was left out; where more may yet be left out, it is made at its turn."""
         if open_end:
-            member, facts = Member(_ERRORS_NAME, Stream(self._report)), _UNKNOWN
+            member, facts = Member(ERRORS_NAME, Stream(self._report)), UNKNOWN
         elif self._failures:
             data = DataSource(report(self._failures)[1])
-            member, facts = Member(_ERRORS_NAME, data), data.probe()
+            member, facts = Member(ERRORS_NAME, data), data.probe()
         else:
             return
         self._members.append(member)
         self._files.append(0)
-        self._versions += bytes(_KEY)
-        yield len(self._members) - 1, member, facts
+        self._versions.append()
+        yield len(self._members) - 1, self._members.row(len(self._members) - 1), facts
 
     def _report(self) -> Iterable[bytes]:
         if not self._failures:
             raise MemberNotFound("nothing was left out, so there is no report")
         return [report(self._failures)[1]]
 
-    def _must_ask(self, member: Member, linked: bool) -> bool:
+    def _must_ask(self, kind: int, stored: object, size: int | None, linked: bool) -> bool:
         """Whether the head cannot be sent before this member's source was asked."""
-        content = member.content
-        if content is None or isinstance(content, File | Data | Stream):
+        if kind == FILE or (kind == OBJECT and (stored is None or isinstance(stored, File | Data | Stream))):
             return False
         # Of an empty one nothing is ever opened, so that nobody would see that it is missing, or not empty at all.
-        return not member.size or self.bundle.on_error != "abort" or (linked and isinstance(content, Path))
+        return not size or self.bundle.on_error != "abort" or (linked and kind == PATH)
 
 
-def _declared(member: Member) -> int | None:
+def _declared(row: Row) -> int | None:
     """The size of a member's content, if nobody has to be asked for it."""
-    return len(member.content.data) if isinstance(member.content, Data) else member.size
-
-
-def _in_a_line(name: str) -> str:
-    """A name as the report shows it: nothing in it begins another line or column."""
-    return "".join(c if c.isprintable() else "_" for c in name)
-
-
-def report(failures: Iterable[MemberError]) -> tuple[str, bytes]:
-    """The name and content of the member that tells which others were left out."""
-    lines = [f"{_in_a_line(error.member or '')}\t{error.title}\n" for error in failures]
-    return _ERRORS_NAME, "".join(lines).encode()
-
-
-def _own_source(content: Content | None, member: Member, version: int, policy: Policy) -> Source:
-    """The source of content that this side holds or makes."""
-    if isinstance(content, File):
-        return FileSource(content.path, content.root, chunk_bytes=policy.chunk_bytes, version=version)
-    if isinstance(content, Data):
-        return DataSource(content.data)
-    if isinstance(content, Stream):
-        return StreamSource(content.factory, size=member.size, etag=member.etag)
-    if isinstance(content, Source):
-        return content
-    raise TypeError(f"a member's content is a {type(content).__name__}")  # a bug in the caller's code
+    return len(row.stored.data) if isinstance(row.stored, Data) else row.size

@@ -36,12 +36,13 @@ from streamware.errors import (
     SizeMismatch,
     StreamwareError,
 )
-from streamware.job import Job, Subrequest, Upstreams, report
+from streamware.job import Job, Subrequest, Upstreams
 from streamware.ledger import Ledger
 from streamware.manifest import from_json, to_json
-from streamware.model import Bundle, Data, Facts, Member, Path, Url
+from streamware.model import Bundle, Data, Facts, Member, Members, Path, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply
+from streamware.report import report
 from streamware.semantics import is_strong
 
 __all__ = ["Link", "Links", "Made", "StandIns"]
@@ -50,7 +51,7 @@ _log = logging.getLogger("streamware")
 
 # The members that stand for one of a manifest's, by its index and itself, without asking the app; None: it stands for
 # itself. Raises StreamwareError where it may not be in a bundle at all.
-StandIns = Callable[[int, Member], "list[Member] | None"]
+StandIns = Callable[[int, Member], "Members | None"]
 
 _SALT = b"streamware.links"  # one key may sign other things, too
 _FORM = 1  # of what is saved
@@ -193,7 +194,7 @@ class Links:
 
     def _pinned(
         self, bundle: Bundle, subrequest: Subrequest | None, stand_ins: StandIns | None
-    ) -> list[tuple[Member, list[Member] | None]]:
+    ) -> list[tuple[Member, Members | None]]:
         """The members with what proves their version, each with those that stand for it."""
         members = bundle.members
         own = [None if stand_ins is None else stand_ins(i, member) for i, member in enumerate(members)]
@@ -203,7 +204,7 @@ class Links:
             found = job.ask(asked)
         finally:
             job.release()
-        kept: list[tuple[Member, list[Member] | None]] = []
+        kept: list[tuple[Member, Members | None]] = []
         failures: list[MemberError] = []
         for index, member in enumerate(members):
             facts = found.get(index)
@@ -277,8 +278,8 @@ def _pin_of(assembly: Assembly) -> str:
     return etag if etag is not None and is_strong(etag) else assembly.pins
 
 
-def _joined(members: Iterable[tuple[Member, list[Member] | None]]) -> list[Member]:
-    joined: list[Member] = []
+def _joined(members: Iterable[tuple[Member, Members | None]]) -> Members:
+    joined = Members()
     for member, own in members:
         joined.extend([member] if own is None else own)
     return joined

@@ -27,7 +27,8 @@ from streamware.manifest_fields import (
     whole,
 )
 from streamware.manifest_json import ManifestReader
-from streamware.model import Bundle, Data, Format, Member, Names, Path, Url
+from streamware.members import PATH
+from streamware.model import Bundle, Data, Format, Member, Members, Names, Path, Url
 from streamware.policy import Policy
 from streamware.target import name_of
 
@@ -63,7 +64,7 @@ def parse_link(body: bytes, content_type: str | None, query: bytes, policy: Poli
 
 def _parse(
     body: bytes, content_type: str | None, policy: Policy, known: Mapping[str, Convert]
-) -> tuple[dict[str, Any], Names, list[Member]]:
+) -> tuple[dict[str, Any], Names, Members]:
     media_type = (content_type or "").partition(";")[0].strip().lower()
     charset = _CHARSET.search(content_type or "")
     if charset and charset[1].lower() not in ("utf-8", "utf8", "us-ascii"):
@@ -112,9 +113,9 @@ def from_form(fields: Sequence[tuple[str, str]], policy: Policy) -> Bundle:
 
 def _form(
     fields: Sequence[tuple[str, str]], policy: Policy, known: Mapping[str, Convert]
-) -> tuple[dict[str, Any], list[Member]]:
+) -> tuple[dict[str, Any], Members]:
     settings: dict[str, Any] = {}
-    members: list[Member] = []
+    members = Members()
     for key, value in fields:
         if key == "path":
             index = len(members)
@@ -125,7 +126,7 @@ def _form(
             except StreamwareError as error:
                 error.index = index
                 raise
-            members.append(Member(name, Path(value)))
+            members.note(name, PATH, value)
         elif key in known and value:
             if key in settings:
                 raise InvalidManifest(f'"{key}" is given twice.')
@@ -159,7 +160,7 @@ def from_list(
     """
     bounded(body, policy)
     separator = _header_bytes(name_sep or "")
-    members: list[Member] = []
+    members = Members()
     for number, line in enumerate(_LINES.finditer(body), 1):
         index = len(members)
         if index >= policy.max_members:
@@ -173,10 +174,10 @@ def from_list(
         try:
             name = checked_name(_decoded(raw_name, charset), policy)
             if location == b"@directory":
-                members.append(make_member({"name": name.rstrip("/") + "/"}))
+                make_member({"name": name.rstrip("/") + "/"}, members)
             else:
                 promised = {"size": whole(size.decode()), "crc32": _listed_crc32(crc)}
-                members.append(make_member({"name": name, **_located(location), **promised}))
+                make_member({"name": name, **_located(location), **promised}, members)
         except ValueError as error:
             raise InvalidManifest(f"Line {number} of the file list: a number {error}.", index=index) from error
         except StreamwareError as error:
@@ -232,7 +233,7 @@ def from_json(body: bytes, policy: Policy) -> Bundle:
     return make_bundle(settings, policy.names, members)
 
 
-def _json(body: bytes, policy: Policy, known: Mapping[str, Convert]) -> tuple[dict[str, Any], list[Member]]:
+def _json(body: bytes, policy: Policy, known: Mapping[str, Convert]) -> tuple[dict[str, Any], Members]:
     bounded(body, policy)
     try:
         text = body.decode("utf-8-sig")

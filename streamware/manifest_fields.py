@@ -15,7 +15,8 @@ from typing import Any, get_args
 
 from streamware.digests import parse_digest
 from streamware.errors import EmptyBundle, InvalidManifest, InvalidName, LimitExceeded
-from streamware.model import Bundle, Compress, Content, Data, Format, Member, Names, OnError, Path, Url
+from streamware.members import OBJECT, PATH, UNTRUSTED
+from streamware.model import Bundle, Compress, Data, Format, Members, Names, OnError, Path, Url
 from streamware.policy import Policy
 from streamware.semantics import is_entity_tag
 from streamware.target import parse_href
@@ -86,7 +87,7 @@ def whole(digits: str) -> int:
     return _size(int(digits), None)
 
 
-def make_bundle(settings: Mapping[str, Any], names: Names, members: list[Member]) -> Bundle:
+def make_bundle(settings: Mapping[str, Any], names: Names, members: Members) -> Bundle:
     """The bundle, from converted settings, of which any may be missing or None, and its members."""
     if not members:
         raise EmptyBundle()
@@ -95,8 +96,8 @@ def make_bundle(settings: Mapping[str, Any], names: Names, members: list[Member]
     return bundle
 
 
-def make_member(values: Mapping[str, Any]) -> Member:
-    """The member, from converted fields, of which any may be missing or None.
+def make_member(values: Mapping[str, Any], members: Members) -> None:
+    """Append a member to ``members``, from converted fields, of which any may be missing or None.
 
     :raises InvalidManifest: the name is missing, or the fields do not say which content is meant, or contradict it.
     """
@@ -114,14 +115,20 @@ def make_member(values: Mapping[str, Any]) -> Member:
     if name.endswith("/"):
         if given:
             raise InvalidManifest('A name that ends in "/" is a directory and has no content.', member=name)
-        return Member(name, None, modified=get("modified"), mode=get("mode"), comment=comment)
+        members.note(name, OBJECT, None, modified=get("modified"), mode=get("mode"), comment=comment)
+        return
     if given != 1:
         raise InvalidManifest('A member needs exactly one of "path", "url" and "text".', member=name)
     if text is not None:
         _check_promises(text.data, values, name)
-    content: Content | None = Url(url, mirrors or ()) if url is not None else path or text
+    kind: int
+    stored: object
+    if url is not None:
+        kind, stored = (OBJECT, Url(url, mirrors)) if mirrors else (UNTRUSTED, url)
+    else:
+        kind, stored = (OBJECT, text) if path is None else (PATH, path.href)
     promises = get("size"), get("crc32"), get("etag"), get("modified"), get("mode")
-    return Member(name, content, *promises, comment, may_exceed_4gib, get("digest"), passthrough)
+    members.note(name, kind, stored, *promises, comment, may_exceed_4gib, get("digest"), passthrough)
 
 
 def _check_promises(data: bytes, values: Mapping[str, Any], name: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 from streamware.errors import EmptyBundle, InvalidManifest, StreamwareError
 from streamware.manifest_fields import MAX_MIRRORS, MEMBER, SETTINGS, Convert, make_member, too_many_members
-from streamware.model import Member
+from streamware.model import Members
 from streamware.policy import Policy
 
 __all__ = ["ManifestReader"]
@@ -28,8 +28,8 @@ _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?\Z")
 _WORDS: Mapping[str, object] = {"true": True, "false": False, "null": None}
 
 
-def _member_list(value: Any, policy: Policy) -> list[Member]:
-    if not isinstance(value, list):
+def _member_list(value: Any, policy: Policy) -> Members:
+    if not isinstance(value, Members):
         raise ValueError("must be a list")
     return value
 
@@ -52,7 +52,7 @@ class ManifestReader:
         self._key: str | None = None
         self._policy = policy
 
-    def read(self) -> tuple[dict[str, Any], list[Member]]:
+    def read(self) -> tuple[dict[str, Any], Members]:
         """The bundle's settings, converted, and its members. Call it once.
 
         :raises RequestError: with a pointer, and inside a member with its index.
@@ -94,17 +94,16 @@ class ManifestReader:
             raise
         return values
 
-    def _member(self, index: int) -> Member:
+    def _member(self, index: int, members: Members) -> None:
         pointer = f"/members/{index}"
         try:
             fields = self._quick_fields()
-            member = make_member(self._object(MEMBER, pointer, self._fields() if fields is None else fields))
+            make_member(self._object(MEMBER, pointer, self._fields() if fields is None else fields), members)
         except StreamwareError as error:
             error.index = index
             error.pointer = pointer if error.pointer is None else error.pointer
             raise
         self._key = "members"
-        return member
 
     def _quick_fields(self) -> list[tuple[str, object]] | None:
         """The fields up to the next "}", if that much makes an object; None where it takes a closer look.
@@ -138,7 +137,11 @@ class ManifestReader:
         mark = _MARK.match(self._text, self._at)
         assert mark is not None
         if mark[1] == "[" and key == "members":
-            return list(self._list(self._policy.max_members, too_many_members(self._policy), self._member))
+            members = Members()
+            most, beyond = self._policy.max_members, too_many_members(self._policy)
+            for _ in self._list(most, beyond, lambda index: self._member(index, members)):
+                pass
+            return members
         if mark[1] == "[" and key == "mirrors":
             too_many = ValueError(f"has more than {MAX_MIRRORS} entries")
             return list(self._list(MAX_MIRRORS, too_many, lambda index: self._string()))

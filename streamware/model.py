@@ -1,4 +1,4 @@
-"""What a user describes and what a host serves: bundles, members, facts, and the two protocols of a source.
+"""What a user describes: a bundle of members. The words for what stands in it and around it are here as well.
 
 The rule of this file: it describes, and never opens anything. Whoever opens a description lives a floor higher.
 ``None`` always means "not known". Sizes are bytes, times are whole seconds since 1970-01-01 UTC.
@@ -6,27 +6,32 @@ The rule of this file: it describes, and never opens anything. Whoever opens a d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from os import PathLike, fspath
 from typing import Literal as OneOf
-from typing import Protocol, get_args, runtime_checkable
+from typing import get_args
 from urllib.parse import unquote, urlsplit
 
+from streamware.contents import Content, Data, File, Member, Path, Stream, Tree, Url
 from streamware.digests import parse_digest
-from streamware.errors import InvalidManifest, InvalidName, InvalidTarget
+from streamware.errors import InvalidManifest, InvalidName
+from streamware.facts import Chunks, Facts, Observer, Source
+from streamware.members import FILE, OBJECT, TRUSTED, Members
 
 __all__ = [
     "FORMATS",
     "Bundle",
     "Chunks",
     "Compress",
+    "Content",
     "Data",
     "Facts",
     "File",
     "Format",
     "Member",
+    "Members",
     "Observer",
     "OnError",
     "Path",
@@ -57,191 +62,8 @@ FORMATS: Mapping[str, Format] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """What is known of one version of a member's content.
-
-    ``validator`` is an entity-tag as it stands on the wire (RFC 9110 section 8.8.3), quotes and any ``W/`` included.
-    ``identity`` names the content among all others, so that identity and strong validator together name a version
-    wherever and whenever it is asked for; without it nothing is remembered of it. ``coded`` is the size it had in an
-    archive when it was last compressed in the way asked for. ``digest`` is the SHA-256 it was announced with, 32 bytes.
-    ``coding`` "gzip" says that all this is about the bytes of its gzip-coded representation.
-    """
-
-    size: int | None = None
-    modified: int | None = None
-    validator: str | None = None
-    crc32: int | None = None
-    mode: int | None = None
-    media_type: str | None = None
-    identity: str | None = None
-    coded: int | None = None
-    digest: bytes | None = None
-    coding: str | None = None
-
-
-class Chunks(Protocol):
-    """The bytes of one opened range: exactly as many as were asked for, or an exception.
-
-    ``close()`` is called once by whoever opened it, from the thread that iterates; ``abort()`` may be called from any
-    thread, at any time, more than once, and makes a blocked ``__next__`` raise at once.
-
-    Chunks that wait for nobody may offer ``fill(places)``, which puts the next bytes right into a list of memoryviews
-    and fills them all (asked only while more than that is left), and then say in ``piece_bytes`` how many they give at
-    a time.
-    """
-
-    def __iter__(self) -> Iterator[bytes]: ...
-
-    def __next__(self) -> bytes: ...
-
-    def ready(self) -> bool:
-        """Whether the next ``__next__`` will return without waiting for anybody."""
-
-    def abort(self) -> None: ...
-
-    def close(self) -> None: ...
-
-
-@runtime_checkable
-class Source(Protocol):
-    """Content that can be asked about and opened at any offset, as often as needed.
-
-    Some attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
-    ``holds`` True that ``probe`` takes ``hold=``, a number of bytes: content of no more may be read along, is then
-    given by the next ``open(0, ...)``, and makes the source ``instant`` (``held_bytes`` of it, where that is not the
-    size that ``probe`` told); ``serial`` True that only the calling thread
-    may use it, one call at a time, ``bound`` True that what a thread opens it had better read and close itself;
-    ``abort()``, from any thread, makes a blocked ``open()``, and every later one, raise BodyClosed; ``spare()`` False
-    says that it had better wait for its turn just now; ``read(start, length)`` of an ``instant`` source gives a small
-    range at once, as well checked. A source without ``instant`` or ``serial`` is also opened before
-    its turn, on another thread.
-    """
-
-    def probe(self, *, keep: bool = False) -> Facts:
-        """Find out what can be known without reading the content. Blocks; raises MemberError.
-
-        With ``keep`` a source may leave the answer it got open, for the next ``open(0, ...)`` to use: then the bytes
-        come from the very response whose size was promised. ``close()`` gives it up.
-        """
-
-    def open(self, start: int, length: int | None) -> Chunks:
-        """Open ``length`` bytes from offset ``start``; None means up to the end, whose place is then not known.
-
-        Returns once the content is really there (a status was seen, a file is open). Raises MemberError. The caller
-        closes the result.
-        """
-
-    def close(self) -> None:
-        """Give up what ``probe(keep=True)`` kept. Idempotent, and harmless when nothing was kept."""
-
-
-class Observer(Protocol):
-    """Told of what happens, per download and per member, never per chunk. Called from any thread; must not block."""
-
-    def download_started(self) -> None: ...
-
-    def first_byte(self, seconds: float) -> None: ...
-
-    def download_ended(self, outcome: str, *, members: int, bytes_out: int, bytes_in: int) -> None:
-        """``outcome`` is "complete", "aborted" (we failed) or "left" (the client did)."""
-
-    def upstream_opened(self) -> None: ...
-
-    def upstream_retried(self) -> None: ...
-
-    def upstream_failed(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Url:
-    """A file on another server. ``trusted`` URLs come from the operator's code, others must pass ``Policy.allow``.
-
-    A function in place of a URL is called whenever the server is asked, from any thread, and returns the URL to ask:
-    links that are signed for minutes are made when they are needed. Only trusted code gives functions.
-
-    :raises InvalidTarget: a function in a Url that is not trusted.
-    """
-
-    url: str | Callable[[], str]
-    mirrors: tuple[str | Callable[[], str], ...] = ()
-    headers: tuple[tuple[str, str], ...] = ()
-    trusted: bool = False
-
-    def __post_init__(self) -> None:
-        if not self.trusted and self.made:
-            raise InvalidTarget("A URL that is not trusted must be a text.")
-
-    @property
-    def made(self) -> bool:
-        """Whether a function makes the URL or a mirror's, so that they are other texts each time."""
-        return callable(self.url) or any(callable(mirror) for mirror in self.mirrors)
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """An href inside the wrapped app, to be fetched by a sub-request. Only a middleware can open it."""
-
-    href: str
-
-
-@dataclass(frozen=True, slots=True)
-class File:
-    """A local file. With ``root``, ``path`` is relative to it and may not leave it, by symbolic links either."""
-
-    path: str
-    root: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tree:
-    """All regular files and empty directories below ``directory``, sorted; the member's name is their prefix."""
-
-    directory: str
-
-
-@dataclass(frozen=True, slots=True)
-class Data:
-    """Content in memory."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Stream:
-    """Content made on the fly: ``factory()`` is called anew for each reading and returns an iterable of bytes."""
-
-    factory: Callable[[], Iterable[bytes]]
-
-
-Content = Url | Path | File | Tree | Data | Stream | Source
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """One entry of a bundle. ``content`` None is a directory. What is None is found out, or left at its default.
-
-    ``size``, ``crc32`` and ``digest`` (SHA-256, 32 bytes) are promises that are verified while the member streams.
-    ``etag`` is the entity-tag its content must carry. ``may_exceed_4gib`` matters only to a member whose size stays
-    unknown. ``passthrough`` permits the upstream of a URL to send gzip, which goes into a ZIP as it comes.
-    """
-
-    name: str
-    content: Content | None
-    size: int | None = None
-    crc32: int | None = None
-    etag: str | None = None
-    modified: int | None = None
-    mode: int | None = None
-    comment: str = ""
-    may_exceed_4gib: bool = False
-    digest: bytes | None = None
-    passthrough: bool = False
-
-    @property
-    def proved(self) -> bool:
-        """Whether its declared size and checksum tell its content from every other, whatever a server says of it."""
-        return self.size is not None and (self.crc32 is not None or self.digest is not None)
+# What urlsplit makes nothing else of. PERF: 0.4 us instead of 3.
+_plain_url = re.compile(r"https?://[0-9A-Za-z.:-]+/(?:[0-9A-Za-z._~-]+/)*([0-9A-Za-z._~-]+)\Z").match
 
 
 def _seconds(moment: datetime | float | None) -> int | None:
@@ -310,7 +132,19 @@ class Bundle:
         self.duplicates: Duplicates = duplicates
         self.names: Names = names
         self.timestamps = timestamps
-        self.members: list[Member] = []
+        self._members = Members()
+
+    @property
+    def members(self) -> Members:
+        """Its members in order, to be looked at and changed as a list is. Any list of members may be put in its place.
+
+        Each is made when it is looked at: what is kept is a table.
+        """
+        return self._members
+
+    @members.setter
+    def members(self, members: Iterable[Member]) -> None:
+        self._members = members if isinstance(members, Members) else Members(members)
 
     @property
     def level(self) -> int | None:
@@ -320,7 +154,7 @@ class Bundle:
 
     def add(self, member: Member) -> None:
         """Append a ready member."""
-        self.members.append(member)
+        self._members.append(member)
 
     def add_url(
         self,
@@ -348,25 +182,17 @@ class Bundle:
         if name is None:
             if callable(url):
                 raise InvalidName("a URL that a function makes needs a name")
-            name = unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
+            plain = _plain_url(url)
+            name = plain[1] if plain else unquote(urlsplit(url).path.rstrip("/").rpartition("/")[2])
             if not name:
                 raise InvalidName(f"no name can be taken from the URL {url!r}; give name=")
-        content = Url(url, tuple(mirrors), tuple((headers or {}).items()), trusted=True)
-        self.members.append(
-            Member(
-                name,
-                content,
-                size,
-                crc32,
-                etag,
-                _seconds(modified),
-                mode,
-                comment,
-                may_exceed_4gib,
-                _digest(digest),
-                passthrough,
-            )
-        )
+        places = tuple(mirrors)
+        kind = TRUSTED
+        content: object = url
+        if places or headers or callable(url):
+            kind, content = OBJECT, Url(url, places, tuple((headers or {}).items()), trusted=True)
+        made = _seconds(modified), mode, comment, may_exceed_4gib, _digest(digest), passthrough
+        self._members.note(name, kind, content, size, crc32, etag, *made)
 
     def add_file(
         self,
@@ -380,19 +206,18 @@ class Bundle:
         """Add a local file. ``name`` None: its base name. Time and mode come from the file unless given."""
         path = fspath(path)
         name = path.replace("\\", "/").rstrip("/").rpartition("/")[2] if name is None else name
-        self.members.append(Member(name, File(path), modified=_seconds(modified), mode=mode, comment=comment))
+        self._members.note(name, FILE, path, modified=_seconds(modified), mode=mode, comment=comment)
 
     def add_tree(self, directory: str | PathLike[str], prefix: str = "") -> None:
         """Add everything below a local directory, sorted, each name behind ``prefix``. No link leads out of it."""
-        self.members.append(Member(prefix, Tree(fspath(directory))))
+        self._members.note(prefix, OBJECT, Tree(fspath(directory)))
 
     def add_directory(
         self, name: str, *, modified: datetime | float | None = None, mode: int | None = None, comment: str = ""
     ) -> None:
         """Add an entry for a directory; only needed where it is empty or its time or mode matters."""
-        self.members.append(
-            Member(name.rstrip("/") + "/", None, modified=_seconds(modified), mode=mode, comment=comment)
-        )
+        name = name.rstrip("/") + "/"
+        self._members.note(name, OBJECT, None, modified=_seconds(modified), mode=mode, comment=comment)
 
     def add_data(
         self,
@@ -405,7 +230,7 @@ class Bundle:
     ) -> None:
         """Add content that is in memory; text is written as UTF-8."""
         raw = data.encode() if isinstance(data, str) else bytes(data)
-        self.members.append(Member(name, Data(raw), modified=_seconds(modified), mode=mode, comment=comment))
+        self._members.note(name, OBJECT, Data(raw), modified=_seconds(modified), mode=mode, comment=comment)
 
     def add_stream(
         self,
@@ -426,7 +251,7 @@ class Bundle:
         A strong ``etag`` promises that the factory gives the same bytes for as long as the tag stays the same.
         """
         made = _seconds(modified), mode, comment, may_exceed_4gib, _digest(digest)
-        self.members.append(Member(name, Stream(factory), size, crc32, etag, *made))
+        self._members.note(name, OBJECT, Stream(factory), size, crc32, etag, *made)
 
 
 def _one_of(what: str, value: object, choices: tuple[object, ...]) -> None:

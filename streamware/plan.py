@@ -12,9 +12,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
+from itertools import chain
+from operator import sub
 from typing import NamedTuple, Protocol
 
 __all__ = [
@@ -66,53 +68,90 @@ class Entry(NamedTuple):
 class Hash(Protocol):
     """What ``hashlib`` makes."""
 
-    def update(self, data: bytes, /) -> None: ...
+    def update(self, data: bytes | memoryview, /) -> None: ...
 
 
 class Table:
-    """A sequence of entries kept in columns: about 100 bytes a member beside its name."""
+    """A sequence of entries kept in columns: some 40 bytes a member beside its name.
 
-    __slots__ = ("_coded", "_comments", "_crcs", "_flags", "_modes", "_modified", "_names", "_sizes")
+    The columns may be read as they stand: ``sizes`` and ``crcs`` with -1 for what is not known; ``flags`` 0 is PLAIN
+    with nothing special about it.
+    """
 
-    def __init__(self) -> None:
-        self._names: list[bytes] = []
-        self._sizes = array("q")
-        self._crcs = array("q")
-        self._modified = array("q")
+    __slots__ = ("_coded", "_comments", "_ends", "_last", "_modes", "_names", "crcs", "flags", "modified", "sizes")
+
+    def __init__(self, entries: Iterable[Entry] = ()) -> None:
+        self._names = bytearray()  # each with a NUL behind it
+        self._ends = array("q")  # where those stand
+        self.sizes = array("q")
+        self.crcs = array("q")
+        self.modified = array("q")
         self._modes = array("H")
-        self._flags = array("B")
+        self.flags = array("B")
         self._comments: dict[int, bytes] = {}
         self._coded: dict[int, int] = {}
+        self._last: tuple[int, Entry] | None = None
+        for entry in entries:
+            self.append(entry)
 
     def append(self, entry: Entry) -> None:
+        row = len(self._ends)
         if entry.comment:
-            self._comments[len(self._names)] = entry.comment
+            self._comments[row] = entry.comment
         if entry.coded is not None:
-            self._coded[len(self._names)] = entry.coded
-        self._names.append(entry.name)
-        self._sizes.append(-1 if entry.size is None else entry.size)
-        self._crcs.append(-1 if entry.crc32 is None else entry.crc32)
-        self._modified.append(entry.modified)
+            self._coded[row] = entry.coded
+        self._names += entry.name
+        self._ends.append(len(self._names))
+        self._names.append(0)
+        self.sizes.append(-1 if entry.size is None else entry.size)
+        self.crcs.append(-1 if entry.crc32 is None else entry.crc32)
+        self.modified.append(entry.modified)
         self._modes.append(entry.mode)
-        self._flags.append(entry.method | entry.may_exceed_4gib << 7 | entry.passthrough << 6)
+        self.flags.append(entry.method | entry.may_exceed_4gib << 7 | entry.passthrough << 6)
 
     def digest(self, into: Hash) -> None:
         """Feed everything that decides the layout to a hash, unambiguously."""
-        for column in (self._sizes, self._crcs, self._modified, self._modes, self._flags):
+        for column in (self.sizes, self.crcs, self.modified, self._modes, self.flags):
             into.update(column.tobytes())
-        into.update(b"\0".join(self._names))  # a clean name holds no NUL
+        with memoryview(self._names) as names:
+            into.update(names[:-1])  # a clean name holds no NUL
         into.update(repr(sorted(self._comments.items())).encode())
 
+    @property
+    def late(self) -> bool:
+        """Whether something is compressed whose size is known from an earlier time."""
+        return bool(self._coded)
+
+    @property
+    def ascii(self) -> bool:
+        """Whether all names are in ASCII."""
+        return self._names.isascii()
+
+    def name_lengths(self) -> Iterator[int]:
+        """Of each name, in bytes."""
+        return map(sub, self._ends, chain((0,), (end + 1 for end in self._ends)))
+
+    def comment_length(self, index: int) -> int:
+        return len(self._comments[index]) if index in self._comments else 0
+
+    def longest_comment(self) -> tuple[int, int]:
+        """The length of the longest comment, and whose it is."""
+        return max(((len(c), i) for i, c in self._comments.items()), default=(0, 0))
+
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._ends)
 
     def __getitem__(self, index: int) -> Entry:
-        size, crc, flags = self._sizes[index], self._crcs[index], self._flags[index]
-        return Entry(
-            self._names[index],
+        last = self._last
+        if last is not None and last[0] == index:  # PERF: a member is looked at ten times in its turn
+            return last[1]
+        end, size, crc, flags = self._ends[index], self.sizes[index], self.crcs[index], self.flags[index]
+        start = self._ends[index - 1] + 1 if index else 0
+        entry = Entry(
+            bytes(self._names[start:end]),
             None if size < 0 else size,
             None if crc < 0 else crc,
-            self._modified[index],
+            self.modified[index],
             self._modes[index],
             _METHODS[flags & 0x3F],
             self._comments.get(index, b"") if self._comments else b"",
@@ -120,9 +159,11 @@ class Table:
             self._coded.get(index) if self._coded else None,
             flags & 0x40 != 0,
         )
+        self._last = index, entry
+        return entry
 
     def __iter__(self) -> Iterator[Entry]:
-        return (self[i] for i in range(len(self._names)))
+        return (self[i] for i in range(len(self)))
 
 
 _METHODS = tuple(Method)
@@ -239,6 +280,13 @@ class Layout(Protocol):
 
     def segments(self, item: int, known: Known) -> tuple[Segment, ...]: ...
 
+    def lengths(self, known: Known) -> Iterator[int | None]:
+        """What the lengths of each item's segments come to, in order, while none is skipped; None: that comes out.
+
+        ``known.offsets`` gets an item's offset before its length is asked for. It is told by segments that were made:
+        by those of another item only where nothing but lengths that both name makes them differ.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class Window:
@@ -275,16 +323,16 @@ class Plan:
             self._measure()
 
     def _measure(self) -> None:
-        layout = self.layout
         offsets = array("q")
-        known = Known(layout.members, offsets)
+        known = Known(self.layout.members, offsets)
         position = 0
-        for item in range(layout.items):
+        lengths = self.layout.lengths(known)
+        for _ in range(self.layout.items):
             offsets.append(position)
-            for segment in layout.segments(item, known):
-                if segment.length is None:
-                    return
-                position += segment.length
+            length = next(lengths)
+            if length is None:
+                return
+            position += length
         self.offsets = offsets
         self.length = position
 

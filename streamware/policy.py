@@ -172,15 +172,13 @@ class Policy:
         """
         if len(bundle.members) > self.max_members:
             raise LimitExceeded(f"{len(bundle.members)} members, and this server takes at most {self.max_members}.")
-        for index, member in enumerate(bundle.members):
-            content = member.content
-            if isinstance(content, Url) and not content.trusted:
-                for url in (content.url, *content.mirrors):
-                    try:
-                        self.admit_url(str(url))
-                    except (NotAllowed, InvalidTarget) as error:
-                        error.member, error.index = member.name, index
-                        raise
+        for index, urls in bundle.members.untrusted():
+            for url in urls:
+                try:
+                    self.admit_url(str(url))
+                except (NotAllowed, InvalidTarget) as error:
+                    error.member, error.index = bundle.members.name(index), index
+                    raise
 
     def admit_url(self, url: str) -> None:
         """Raise unless ``url`` stands under an allowed prefix. Purely by its text: no name is resolved."""

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from array import array
+from collections.abc import Callable, Collection, Iterable, Iterator
 
 from streamware.crew import Room
 from streamware.errors import MemberError, MembersFailed, StreamwareError
-from streamware.model import Facts, Member, OnError, Path, Source
+from streamware.members import OBJECT, PATH
+from streamware.model import Facts, Members, OnError, Source
 from streamware.policy import Policy
+from streamware.said import Said
 
 __all__ = ["Prober"]
 
@@ -33,13 +35,13 @@ class Prober:
 
     def __init__(
         self,
-        members: Sequence[Member],
+        members: Members,
         source_of: Callable[[int], Source],
         policy: Policy,
         on_error: OnError,
         room: Room | None,
     ) -> None:
-        self.facts: dict[int, Facts] = {}  # what each source said
+        self.facts = Said()  # what each source said
         self._kept: dict[int, Source] = {}  # those that hold an open answer, or all of their content
         self._shared = room
         self._borrowed: dict[int, int] = {}  # bytes of it, by member
@@ -50,10 +52,12 @@ class Prober:
         self._failed: dict[int, MemberError] = {}
         self._keeps = False
         self._stop = threading.Event()
-        self._lock = threading.Lock()  # guards the two below
+        self._lock = threading.Lock()  # guards the next four, and the telling of facts
         self._room = 0  # bytes that may still be held
         self._until = 0.0
         self._doubt = 0
+        self._left: Iterator[int] = iter(())  # members that are to be asked
+        self._broken: dict[int, BaseException] = {}  # what ended all asking, by member
 
     def ask(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
         """Ask some members' sources; the errors of those that failed and may be left out.
@@ -66,23 +70,58 @@ class Prober:
         self._room = self._policy.held_bytes if keep and not self._keeps and self._shared is not None else 0
         self._until = time.monotonic() + _READ_SECONDS
         serial = self._serial(asked)
-        beside = [i for i in asked if i not in serial]
+        beside = array("q", (i for i in asked if i not in serial))
         if len(beside) < 2:
             for index in asked:
                 self._ask(index)
         else:
-            threads = min(self._policy.probe_connections, len(beside))
-            with ThreadPoolExecutor(threads, thread_name_prefix="streamware-probe") as pool:
-                answers = pool.map(self._ask, beside)
-                for index in asked:
-                    if index in serial:
-                        self._ask(index)
-                for _ in answers:
-                    pass
+            self._ask_beside(beside, (i for i in asked if i in serial))
         failed = self._failed
         if failed and self._aborts:
             raise failed[min(failed)] if len(failed) == 1 else MembersFailed(tuple(failed[i] for i in sorted(failed)))
         return failed
+
+    def _ask_beside(self, beside: Collection[int], serial: Iterable[int]) -> None:
+        """Ask with some threads at once, and meanwhile here those that no other thread may ask.
+
+        Each thread takes the next as it has done with one: a list of all that is to be done would weigh more than all
+        that is kept of the answers.
+        """
+        self._left = iter(beside)
+        count = min(self._policy.probe_connections, len(beside))
+        threads = [threading.Thread(target=self._ask_on, name=f"streamware-probe_{n}") for n in range(count)]
+        started: list[threading.Thread] = []
+        try:
+            for thread in threads:
+                try:
+                    thread.start()
+                except RuntimeError:  # the system gives no more
+                    break
+                started.append(thread)
+            for index in serial:
+                self._ask(index)
+            if not started:
+                self._ask_on()
+        except BaseException:
+            self._stop.set()
+            raise
+        finally:
+            for thread in started:
+                thread.join()
+        if self._broken:
+            raise self._broken[min(self._broken)]
+
+    def _ask_on(self) -> None:
+        while True:
+            with self._lock:
+                index = next(self._left, None)
+            if index is None or self._stop.is_set():
+                return
+            try:
+                self._ask(index)
+            except BaseException as error:
+                self._broken[index] = error
+                self._stop.set()
 
     def release(self) -> None:
         """Give up what is kept."""
@@ -113,14 +152,14 @@ class Prober:
             return
         try:
             source = self._unpinned(index)
-            if getattr(source, "holds", False):
-                self.facts[index] = self._read_along(index, source)
-            else:
-                self.facts[index] = source.probe(keep=self._keeps)
+            holds = getattr(source, "holds", False)
+            facts = self._read_along(index, source) if holds else source.probe(keep=self._keeps)
+            with self._lock:
+                self.facts.put(index, facts)
             if self._keeps:
                 self._kept[index] = source
         except StreamwareError as error:
-            error.member, error.index = self._members[index].name, index
+            error.member, error.index = self._members.name(index), index
             if not isinstance(error, MemberError):
                 self._stop.set()
                 raise
@@ -152,14 +191,14 @@ class Prober:
         try:
             return self._source_of(index)
         except StreamwareError as error:
-            error.member, error.index = self._members[index].name, index
+            error.member, error.index = self._members.name(index), index
             raise
 
     def _serial(self, asked: Iterable[int]) -> set[int]:
         """Those whose source only the calling thread may use: of the paths, all or none."""
         members = self._members
-        serial = {i for i in asked if getattr(members[i].content, "serial", False)}
-        paths = [i for i in asked if isinstance(members[i].content, Path)]
+        serial = {i for i in asked if members.kind(i) == OBJECT and getattr(members.content(i), "serial", False)}
+        paths = array("q", (i for i in asked if members.kind(i) == PATH))
         if paths and getattr(self._unpinned(paths[0]), "serial", False):
             serial.update(paths)
         return serial

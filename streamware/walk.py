@@ -76,6 +76,8 @@ class Walk:
     def parts(self, pieces: Sequence[bytes | Window]) -> Pieces:
         """The bytes of the windows, and the literal bytes between them."""
         plan = self._plan
+        if plan.coding is None and plan.offsets is not None and not self._entries.late:
+            return self._parts(pieces)  # type: ignore[return-value]  # PERF: 0.2 us a part; nothing comes late
         parts = in_order(self._parts(pieces), self._order)
         if plan.coding is None:
             return parts

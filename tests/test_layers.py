@@ -22,18 +22,19 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors model plan reply hosting digests
+            errors facts contents columns members model said report plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace
-            formats formats.names formats.framing formats.gzip_header formats.zip_records formats.zip formats.tar
+            formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records formats.zip
+            formats.tar
         """,
         # Synchronous I/O.
         1: """
             checksums line coding tally passing recall crew pumps pumped early ahead passage walk pump
-            ledger ledger_session ledger_tables ledger_writer shared_ledger
+            versions ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
-            sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
+            sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped
         """,
         # The service.
@@ -55,15 +56,18 @@ WORDS = {"errors", "model", "plan", "reply"}
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
-    "model": {"digests"},
+    "contents": {"facts"},
+    "members": {"columns", "contents"},
+    "model": {"contents", "digests", "facts", "members"},
+    "said": {"columns"},
     "heads": {"digests", "semantics"},
     "policy": {"addresses"},
     "inner": {"heads", "semantics", "target"},
-    "manifest_fields": {"digests", "policy", "semantics", "target"},
+    "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
-    "manifest": {"manifest_fields", "manifest_json", "policy", "target"},
-    "formats.zip": {"formats.framing", "formats.zip_records"},
-    "assemble": {"formats.names", "formats.tar", "formats.zip", "policy"},
+    "manifest": {"members", "manifest_fields", "manifest_json", "policy", "target"},
+    "formats.zip": {"formats.dos_time", "formats.framing", "formats.zip_records"},
+    "assemble": {"members", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
     "ahead": {"crew", "early", "openings", "policy"},
@@ -74,6 +78,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "passing": {"coding"},
     "passage": {"ahead", "coding", "line", "passing", "recall"},
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
+    "versions": {"ledger"},
     "job": {"admission", "prober"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
@@ -83,6 +88,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
     "sources.gzipped": {"checksums", "passing"},
+    "sources.own": {"sources.file", "sources.generated"},
     "sources.healing": {"exchange"},
     "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},

@@ -111,6 +111,7 @@ def test_importing_the_core_loads_nothing_it_does_not_need() -> None:
     roots = {name.partition(".")[0] for name in loaded}
     assert "urllib3" in roots
     assert not roots & {"asyncio", "asgiref", "falcon", "uvicorn", "prometheus_client", "sqlalchemy", "obstore"}
+    assert not roots & {"multiprocessing", "psycopg", "sqlite3", "zstandard", "unittest"}
 
 
 # --- the core works alone ----------------------------------------------------------------------------------------

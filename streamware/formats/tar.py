@@ -11,7 +11,7 @@ gets files of user 0, whatever that is called there. The end is two blocks of ze
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from struct import Struct
 
 from streamware.errors import SizeUnknown
@@ -39,17 +39,17 @@ class TarLayout:
 
     TAR does not compress: ``Method.DEFLATE`` and ``Method.AUTO`` are taken as PLAIN.
 
-    :param entries: kept, and looked at again for every item.
+    :param entries: a table is kept, and looked at again for every item.
     :raises SizeUnknown: for the first entry without a size, with its name and index.
     """
 
     __slots__ = ("_entries", "_members")
 
     def __init__(self, entries: Table | Sequence[Entry]) -> None:
-        for index, entry in enumerate(entries):
-            if entry.size is None and entry.method is not Method.DIRECTORY:
-                raise SizeUnknown("the size is not known", member=entry.name.decode(), index=index)
-        self._entries = entries
+        self._entries = entries = entries if isinstance(entries, Table) else Table(entries)
+        for index, size in enumerate(entries.sizes):
+            if size < 0 and entries[index].method is not Method.DIRECTORY:
+                raise SizeUnknown("the size is not known", member=entries[index].name.decode(), index=index)
         self._members = len(entries)
 
     @property
@@ -74,10 +74,29 @@ class TarLayout:
         header = Literal(_headers(item, entry, size))
         if not size:
             return (header,)
-        padding = -size % _BLOCK
+        padding = _padding(size)
         if not padding:
             return header, Extent(item, size)
         return header, Extent(item, size), Literal(bytes(padding))
+
+    def lengths(self, known: Known) -> Iterator[int | None]:
+        # PERF: 1 us a member instead of 5. What a header of one block takes is told by the first that is made.
+        entries, plain, ascii_only = self._entries, None, self._entries.ascii
+        columns = zip(entries.sizes, entries.modified, entries.flags, entries.name_lengths(), strict=True)
+        for item, (size, modified, flags, name) in enumerate(columns):
+            simple = not flags and 0 <= size < _OCTAL_11 and 0 <= modified < _OCTAL_11 and name <= _NAME
+            if not simple or not (ascii_only or entries[item].name.isascii()):
+                yield sum(segment.length or 0 for segment in self.segments(item, known))
+                continue
+            content = size + _padding(size)
+            if plain is None:
+                plain = sum(segment.length or 0 for segment in self.segments(item, known)) - content
+            yield plain + content
+        yield sum(segment.length or 0 for segment in self.segments(self._members, known))
+
+
+def _padding(size: int) -> int:
+    return -size % _BLOCK
 
 
 def _headers(member: int, entry: Entry, size: int) -> bytes:

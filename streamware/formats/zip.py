@@ -9,13 +9,13 @@ overflows, because many readers stumble over it where it is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import date
-from functools import lru_cache, partial
+from collections.abc import Iterator, Sequence
+from functools import partial
 from struct import Struct
 from typing import NamedTuple
 
 from streamware.errors import InvalidManifest, InvalidName, MemberTooLarge
+from streamware.formats.dos_time import dos_time
 from streamware.formats.framing import framed_length
 from streamware.formats.zip_records import (
     CRC_32_IN_CENTRAL,
@@ -67,6 +67,7 @@ class _Shape(NamedTuple):
 
 
 _EMPTY = _Shape(STORED, False, False, 0)
+_NARROW = (False, False)
 
 
 class ZipLayout:
@@ -74,7 +75,7 @@ class ZipLayout:
 
     Items: the members in order, their central directory headers in the same order, then one item with the end records.
 
-    :param entries: kept, and looked at again for every item.
+    :param entries: a table is kept, and looked at again for every item.
     :param comment: the archive's comment, at most 65,535 bytes.
     :param timestamps: whether records carry the extended timestamp extra field.
     :param inline_bytes: a member of known size up to this is promised a checksum in its local header even where it is
@@ -98,12 +99,14 @@ class ZipLayout:
         # Readers find the end record by its signature, from the back.
         if b"PK\5\6" in comment:
             raise InvalidManifest("the archive's comment holds the signature of an end record")
-        for index, entry in enumerate(entries):
-            if len(entry.name) > MAX_16:
-                raise InvalidName(f"the name has {len(entry.name)} bytes; at most {MAX_16} fit", index=index)
-            if len(entry.comment) > MAX_16:
-                raise InvalidManifest(f"the comment has {len(entry.comment)} bytes; at most {MAX_16} fit", index=index)
-        self._entries = entries
+        self._entries = entries = entries if isinstance(entries, Table) else Table(entries)
+        longest = max(entries.name_lengths(), default=0)
+        if longest > MAX_16:
+            index = list(entries.name_lengths()).index(longest)
+            raise InvalidName(f"the name has {longest} bytes; at most {MAX_16} fit", index=index)
+        longest, index = entries.longest_comment()
+        if longest > MAX_16:
+            raise InvalidManifest(f"the comment has {longest} bytes; at most {MAX_16} fit", index=index)
         self._members = len(entries)
         self._comment = comment
         self._timestamps = timestamps
@@ -129,6 +132,38 @@ class ZipLayout:
             return self._member(member)
         return (self._central_header(member, known),)
 
+    def lengths(self, known: Known) -> Iterator[int | None]:
+        # PERF: 1.5 us a member instead of 6. What a record takes beside its name, comment and content is told by one
+        # that is made, the first of its kind.
+        entries, sizes = self._entries, self._entries.sizes
+        beside: dict[tuple[bool, ...], int] = {}
+        wide: dict[int, tuple[bool, bool]] = {}  # members whose sizes do not fit a central header
+        columns = zip(sizes, entries.crcs, entries.modified, entries.flags, entries.name_lengths(), strict=True)
+        for member, (size, crc, modified, flags, name) in enumerate(columns):
+            shape = self._plain_shape(size, crc >= 0) if size > 0 and not flags else self._shape(entries[member])
+            coded = shape.coded
+            if coded is None:
+                yield None
+                return
+            if (size >= MAX_32 or coded >= MAX_32) and shape is not _EMPTY:
+                wide[member] = size >= MAX_32, coded >= MAX_32
+            kind = (shape.descriptor, shape.zip64, self._dated(modified))
+            rest = beside.get(kind)
+            if rest is None:
+                rest = beside[kind] = sum(s.length or 0 for s in self._member(member)) - name - coded
+            yield rest + name + coded
+        beside.clear()
+        offsets, no_comments = known.offsets, not entries.longest_comment()[0]
+        columns_2 = zip(offsets[: self._members], entries.modified, entries.name_lengths(), strict=True)
+        for member, (offset, modified, name) in enumerate(columns_2):
+            text = name if no_comments else name + entries.comment_length(member)
+            in_zip64 = wide.get(member, _NARROW) if wide else _NARROW
+            rest = beside.get(record := (*in_zip64, offset >= MAX_32, self._dated(modified)))
+            if rest is None:
+                rest = beside[record] = (self._central_header(member, known).length or 0) - text
+            yield rest + text
+        yield len(self._end(known))
+
     def _shape(self, entry: Entry) -> _Shape:
         size = entry.size
         if entry.method is Method.DIRECTORY or size == 0:
@@ -138,7 +173,10 @@ class ZipLayout:
         if entry.method is not Method.PLAIN or entry.passthrough:
             # What does not shrink may grow: by 5 % with the fastest coder measured, and an eighth is sure to be enough.
             return _Shape(DEFLATED, True, size + (size >> 3) >= MAX_32, entry.coded)
-        if entry.crc32 is not None or size <= self._inline_bytes:
+        return self._plain_shape(size, entry.crc32 is not None)
+
+    def _plain_shape(self, size: int, known: bool) -> _Shape:
+        if known or size <= self._inline_bytes:
             return _Shape(STORED, False, size >= MAX_32, size)
         coded = framed_length(size)
         return _Shape(DEFLATED, True, coded >= MAX_32, coded)
@@ -178,7 +216,7 @@ class ZipLayout:
             if zip64:
                 # APPNOTE 4.5.3: in a local header always both.
                 extra = zip64_extra(original_size=size, compressed_size=size) + extra
-        time, day = _dos_time(entry.modified)
+        time, day = dos_time(entry.modified)
         return local_file_header(
             version_needed_to_extract=_version_needed(entry, method, zip64),
             general_purpose_bit_flag=_flags(entry, descriptor),
@@ -211,7 +249,7 @@ class ZipLayout:
                 + extra
             )
         crc32 = 0 if shape is _EMPTY else entry.crc32
-        time, day = _dos_time(entry.modified)
+        time, day = dos_time(entry.modified)
         if entry.method is Method.DIRECTORY:
             attributes = (_S_IFDIR | entry.mode & 0o7777) << 16 | _DOS_DIRECTORY
         else:
@@ -258,9 +296,10 @@ class ZipLayout:
         )
 
     def _timestamp(self, modified: int) -> bytes:
-        if self._timestamps and -0x80000000 <= modified <= 0x7FFFFFFF:
-            return extended_timestamp_extra(mod_time=modified)
-        return b""
+        return extended_timestamp_extra(mod_time=modified) if self._dated(modified) else b""
+
+    def _dated(self, modified: int) -> bool:
+        return self._timestamps and -0x80000000 <= modified <= 0x7FFFFFFF
 
 
 def _version_needed(entry: Entry, method: int, zip64: bool) -> int:
@@ -303,27 +342,3 @@ def _quote(record: bytes, at: int, member: int, known: Known) -> bytes:
     crc32 = known.crc32(member)
     assert crc32 is not None
     return record[:at] + _crc32(crc32) + record[at + 4 :]
-
-
-_EPOCH = date(1970, 1, 1).toordinal()
-_FIRST_DAY = date(1980, 1, 1).toordinal() - _EPOCH
-_LAST_DAY = date(2107, 12, 31).toordinal() - _EPOCH
-_FIRST = (0, 1 << 5 | 1)
-_LAST = (23 << 11 | 59 << 5 | 29, 127 << 9 | 12 << 5 | 31)
-
-
-def _dos_time(modified: int) -> tuple[int, int]:
-    """Unix seconds as MS-DOS time and date (APPNOTE 4.4.6): in UTC, within 1980 to 2107, seconds cut to even ones."""
-    day, second = divmod(modified, 86400)
-    if day < _FIRST_DAY:
-        return _FIRST
-    if day > _LAST_DAY:
-        return _LAST
-    return second // 3600 << 11 | second // 60 % 60 << 5 | second % 60 >> 1, _dos_date(day)
-
-
-@lru_cache(maxsize=4096)
-def _dos_date(day: int) -> int:
-    # PERF: a bundle's members share few days; 0.06 us instead of 0.35.
-    then = date.fromordinal(_EPOCH + day)
-    return then.year - 1980 << 9 | then.month << 5 | then.day

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from urllib.parse import quote, unquote_to_bytes
 
 from streamware.errors import InvalidTarget, LimitExceeded, MemberForbidden, MemberNotFound, SourceError
-from streamware.model import File, Member
+from streamware.model import File, Member, Members
 from streamware.sources.file import open_below
 from streamware.target import parse_href
 
@@ -143,7 +143,7 @@ class Root:
             size += item.size
         return Total(files, size, complete=True)
 
-    def members(self, href: str) -> list[Member] | None:
+    def members(self, href: str) -> Members | None:
         """The members that stand for an href of this server; None where it is not below ``/tree/``.
 
         A folder stands for all its files and its empty folders. Names are paths below ROOT; ``?strip=N`` leaves out
@@ -163,8 +163,8 @@ class Root:
         match = _STRIP.match(target.query)
         strip = int(match[1]) if match else 0
         if not place.folder and not self.is_folder(place):
-            return [self._member(place.parts, strip)]
-        members: list[Member] = []
+            return Members([self._member(place.parts, strip)])
+        members = Members()
         for parts, item in self._walk(place):
             if len(members) >= self._max_members:
                 raise LimitExceeded(f"More than {self._max_members} files, and this server takes no more.")

@@ -6,6 +6,7 @@ The rule of this file: a file is served as what its name says and nothing else; 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from mimetypes import MimeTypes
 
 from streamware.ledger import MemoryLedger
@@ -93,3 +94,6 @@ class _Single:
 
     def segments(self, item: int, known: Known) -> tuple[Segment, ...]:
         return self._segments
+
+    def lengths(self, known: Known) -> Iterator[int | None]:
+        return (segment.length for segment in self._segments)

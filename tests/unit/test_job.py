@@ -482,7 +482,7 @@ def test_a_subrequest_is_told_what_was_declared_and_what_was_found() -> None:
     bundle.add(Member("b", Path("/b")))
     unzipped(whole(Archiver().respond(bundle, Conditions(if_match="*"), subrequest=subrequest)))
     assert ("/a", Facts(size=5, validator='"v"')) in told
-    assert told[-1] == ("/b", Facts(size=5, validator='"v"'))
+    assert ("/b", Facts(size=5, validator='"v"')) in told
 
 
 # --- nothing is left open ----------------------------------------------------------------------------------------

@@ -294,3 +294,26 @@ def test_other_programs_extract_it(command: list[str], tmp_path: Path) -> None:
             assert found.stat().st_mode & 0o777 == facts.mode
             assert found.stat().st_mtime == facts.modified
     assert sorted(p.name for p in target.iterdir()) == sorted({e.name.decode().split("/")[0] for e in entries})
+
+
+TELLING = st.builds(
+    Entry,
+    name=st.sampled_from([b"a", b"d/", "\u00fc".encode(), b"n" * 100, b"n" * 101, b"f/" * 60 + b"n", b"n" * 300]),
+    size=st.sampled_from([0, 1, 511, 512, 513, 8**11 - 1, 8**11]) | st.integers(0, 10_000),
+    crc32=st.none(),
+    modified=st.sampled_from([0, 1, -1, 8**11 - 1, 8**11]),
+    mode=st.just(0o644),
+    method=st.sampled_from(Method),
+)
+
+
+@given(st.lists(TELLING, max_size=8))
+def test_an_items_length_is_that_of_its_segments(entries: list[Entry]) -> None:
+    layout = TarLayout(entries)
+    known = Known(layout.members)
+    told, position = layout.lengths(known), 0
+    for item in range(layout.items):
+        known.offsets.append(position)
+        length = sum(segment.length or 0 for segment in layout.segments(item, known))
+        assert next(told) == length
+        position += length

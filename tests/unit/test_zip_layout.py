@@ -647,3 +647,34 @@ def test_times_and_modes_arrive(tmp_path: Path) -> None:
     assert (tmp_path / "a").stat().st_mtime == THEN
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
     assert (tmp_path / "b").stat().st_mtime == 1
+
+
+# --- lengths told without making the records -------------------------------------------------------------------------
+
+EDGES = st.sampled_from([0, 1, 65_535, 65_536, 65_537, MAX_32 - 1, MAX_32, MAX_32 + 1, 2**40]) | st.integers(0, 2**33)
+ENTRIES = st.builds(
+    Entry,
+    name=st.sampled_from([b"a", b"folder/name.txt", "\u00fc.txt".encode(), b"n" * 300]),
+    size=EDGES,
+    crc32=st.none() | st.just(5),
+    modified=st.sampled_from([0, THEN, -1, 2**31 - 1, 2**31, -(2**31) - 1]),
+    mode=st.just(0o644),
+    method=st.sampled_from(Method),
+    comment=st.sampled_from([b"", b"", b"comment"]),
+    coded=st.none() | EDGES,
+)
+
+
+@given(st.lists(ENTRIES, max_size=8), st.booleans(), st.integers(0, 70_000))
+def test_an_items_length_is_that_of_its_segments(entries: list[Entry], timestamps: bool, inline: int) -> None:
+    layout = ZipLayout(table(entries), timestamps=timestamps, inline_bytes=inline)
+    known = Known(layout.members)
+    told, position = layout.lengths(known), 0
+    for item in range(layout.items):
+        known.offsets.append(position)
+        lengths = [segment.length for segment in layout.segments(item, known)]
+        length = next(told)
+        assert length == (None if None in lengths else sum(n or 0 for n in lengths))
+        if length is None:
+            return
+        position += length
