@@ -6,6 +6,7 @@ The rule of this file: it puts the parts together and measures nothing itself.
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -70,6 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.report is not None:
         results = Results.from_json(args.report.read_text(encoding="utf-8"))
     else:
+        # Asked to end, it ends its servers as well.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         results = _run(args, given)
     if args.results is not None:
         args.results.write_text(results.to_json(), encoding="utf-8")

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import io
 import re
+import socket
 import struct
+import subprocess
+import sys
+import threading
+import time
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
@@ -19,7 +24,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import clients, command, modules
+from bench import clients, command, modules, usage
 from bench.bed import Bed
 from bench.cases import CASES, Case, case_named, contenders_of
 from bench.chart import draw
@@ -144,9 +149,6 @@ def test_late_members_come_late(bed: Bed) -> None:
 
 @pytest.mark.parametrize("end", [b"PK\x05\x06", b""], ids=["cut", "no record"])
 def test_an_archive_that_breaks_off_is_no_result(end: bytes) -> None:
-    import socket
-    import threading
-
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def answer() -> None:
@@ -162,6 +164,28 @@ def test_an_archive_that_breaks_off_is_no_result(end: bytes) -> None:
         with pytest.raises(clients.Broken):
             clients.download(listener.getsockname()[1], "/", seconds=10)
         thread.join(10)
+
+
+def test_asked_to_end_it_leaves_nothing_behind(tmp_path: Path) -> None:
+    options = ["--cases", "local/mid", "--contenders", WSGI, "--scale", "0.02", "--work", str(tmp_path)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "bench", *options, "--rounds", "10000", "--patience", "10000"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        assert "local/mid" in process.stderr.readline()
+        below = list(usage.tree(process.pid))[1:]
+        assert below
+        process.terminate()
+        process.communicate(timeout=30)
+    assert process.returncode == 143
+    assert list(tmp_path.iterdir()) == []
+    deadline = time.monotonic() + 20  # a killed server's worker is buried by init, in its own time
+    while left := [pid for pid in below if Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]
+        time.sleep(0.05)
 
 
 # --- reports -----------------------------------------------------------------------------------------------------
