@@ -70,6 +70,15 @@ CONTENDERS = (
         pinned=False,
         only="text",
     ),
+    Contender(
+        "streamware-wsgi-6",
+        "streamware, level 6, gunicorn",
+        "gthread",
+        f"{_OURS}:wsgi",
+        {"BENCH_COMPRESS": "deflate:6"},
+        needs=_HOSTS["gthread"],
+        only="text",
+    ),
     *(
         _peer(library, module, host, client)
         for library, module in (("zipstream-ng", "zipstream"), ("stream-zip", "stream_zip"))
