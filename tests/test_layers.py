@@ -25,14 +25,14 @@ FLOORS = {
             errors model plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
-            openings pace
+            openings pace wire
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
         """,
         # Synchronous I/O.
         1: """
             checksums coding recall crew early ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy exchange answer dial slots traces
+            proxy connections exchange answer dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof
         """,
@@ -81,7 +81,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.healing": {"exchange"},
     "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},
-    "proxy": {"answer", "dial", "exchange", "slots", "sources.upstream", "traces"},
+    "proxy": {"connections", "exchange", "slots", "sources.upstream"},
+    "connections": {"answer", "dial", "exchange", "slots", "traces"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},
     "resources": {"edge"},
@@ -100,7 +101,7 @@ NEIGHBOURS: dict[str, set[str]] = {
 
 # Outside library -> the only modules that may know it; "server." stands for everything below.
 OWNERS = {
-    "urllib3": ("proxy",),
+    "urllib3": ("connections",),
     "asyncio": ("edge", "server."),
     "falcon": ("resources", "server."),
     "itsdangerous": ("links",),
@@ -290,8 +291,8 @@ def test_neighbours_form_no_circle() -> None:
         ("service", "from streamware import Bundle", "front door"),
         ("service", "import streamware.unheard_of", "not in FLOORS"),
         ("unheard_of", "", "not in FLOORS"),
-        ("pump", "import urllib3", "only proxy"),
-        ("service", "from urllib3.util import Retry", "only proxy"),
+        ("pump", "import urllib3", "only connections"),
+        ("service", "from urllib3.util import Retry", "only connections"),
         ("middleware", "import asyncio", "only edge"),
         ("middleware", "import falcon.asgi", "only resources"),
         ("pump", "from isal import isal_zlib", "only checksums"),
@@ -318,7 +319,7 @@ def test_the_walk_sees_what_it_must_refuse(module: str, source: str, complaint: 
         ("model", "from os import PathLike, fspath\nfrom streamware.errors import InvalidName"),
         ("formats.zip", "import struct, zlib"),
         ("pump", "import threading, time\nfrom streamware import plan\nfrom streamware.plan import Plan"),
-        ("proxy", "import urllib3\nfrom urllib3.util import Retry"),
+        ("connections", "import urllib3\nfrom urllib3.util import Retry"),
         ("server.cli", "import asyncio, falcon\n\ndef main():\n    import uvicorn"),
         ("plan", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from streamware.service import Archiver"),
     ],
