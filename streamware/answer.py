@@ -7,57 +7,20 @@ answer is not used again. It knows sockets, and nothing of pools.
 
 from __future__ import annotations
 
-import os
-import select
 import ssl
 from http.client import HTTPException, IncompleteRead, RemoteDisconnected
-from math import inf
 from socket import MSG_DONTWAIT, MSG_PEEK, SHUT_RD, socket
-from time import monotonic
 
+from streamware.arrival import Pace, at_once, has_some
 from streamware.heads import Head
 from streamware.semantics import parse_length
 from streamware.wire import HEAD_BYTES, Malformed, chunk_size, head_end, joined, read_head
 
-__all__ = ["Answer", "Pace"]
+__all__ = ["Answer"]
 
 _FIRST_BYTES = 64 * 1024  # of one read where nothing is known of what comes
 _SIZE_LINE = 16 * 1024
 _NO_BODY = (204, 304)
-
-
-class Pace:
-    """How fast an answer comes. A time limit for each read alone never ends one that comes byte by byte.
-
-    Only the waiting counts, so that a reader who takes his time is not held against the sender.
-
-    :param enough: bytes that make up for all waiting before them; :param seconds: how long they may be waited for.
-    """
-
-    __slots__ = ("_came", "_enough", "_waited", "seconds")
-
-    def __init__(self, enough: float, seconds: float) -> None:
-        self._enough = enough
-        self.seconds = seconds
-        self._came = 0
-        self._waited = 0.0
-
-    def restart(self) -> None:
-        """From here on count anew."""
-        self._came, self._waited = 0, 0.0
-
-    def receive(self, sock: socket, most: int) -> bytes:
-        """At most so many bytes; b"" at the connection's end. Raises TimeoutError where they come too slowly."""
-        if self._waited >= self.seconds:
-            raise TimeoutError(f"{self._came} bytes came in {self._waited:.1f} s of waiting")
-        began = monotonic()
-        data = sock.recv(most)
-        self._came += len(data)
-        if self._came >= self._enough:
-            self._came, self._waited = 0, 0.0
-        else:
-            self._waited += monotonic() - began
-        return data
 
 
 class Answer:
@@ -108,13 +71,12 @@ class Answer:
         self._pace.restart()  # a server may think for long before it answers
         return self.head
 
-    def come(self, most: int) -> bool:
-        """Take at most so many bytes of what is there, without waiting: whether there is nothing more to be taken so.
-
-        Then ``whole`` says whether all came, and as it usually does; else it is to be begun and read.
+    def come(self, most: int, *, all_of_it: bool) -> bool:
+        """Take at most so many bytes of what is there, without waiting: whether there is nothing more to be taken so,
+        because the head has come or, where ``all_of_it`` is wanted, the body, or because of an error, to be met again.
         """
         try:
-            more = _at_once(self._sock, most)
+            more = at_once(self._sock, most)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError:
@@ -130,7 +92,7 @@ class Answer:
                     return False
             except HTTPException:
                 return True
-        return self.whole or self._left is None or self.chunked or self.head.status != 200
+        return not all_of_it or self.whole or self._left is None or self.chunked or self.head.status != 200
 
     def _read_head(self) -> bool:
         """Whether the head has come."""
@@ -208,26 +170,29 @@ class Answer:
         data, self._ahead, self._left = self._ahead, b"", 0
         return data
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     @property
     def url(self) -> str:
         return self._url
 
     def at_leisure(self) -> None:
         """Whatever the pace of the body, from here on it is fast enough."""
-        self._pace.seconds = inf
+        self._pace.lift()
 
     def at_hand(self) -> bool:
         """Whether ``read`` will return without waiting: bytes are here or in the kernel, or all is over."""
         if self._error is not None or self.ended():
             return True
         if not self.chunked:
-            return self._at < len(self._ahead) or self._kernel_has_some()
+            return self._at < len(self._ahead) or has_some(self._sock)
         while not self._chunk_here():
             if self._error is not None or self._to_end:
                 return True
             if not self._fill():
                 return False
-        return self._error is not None or self._to_end or self._at < len(self._ahead) or self._kernel_has_some()
+        return self._error is not None or self._to_end or self._at < len(self._ahead) or has_some(self._sock)
 
     def cut_off(self) -> bool:
         """Whether nothing is here, and what the connection gives next is its end or an error."""
@@ -353,17 +318,10 @@ class Answer:
 
     # --- without waiting ---
 
-    def _kernel_has_some(self) -> bool:
-        if isinstance(self._sock, ssl.SSLSocket) and self._sock.pending():
-            return True
-        poll = select.poll()  # not select(), which knows no descriptor above 1023
-        poll.register(self._sock.fileno(), select.POLLIN)
-        return bool(poll.poll(0))
-
     def _fill(self) -> bool:
         """Whether there was more, or an error, which is kept for the next read; without waiting."""
         try:
-            more = _at_once(self._sock, _FIRST_BYTES)
+            more = at_once(self._sock, _FIRST_BYTES)
         except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except OSError as error:
@@ -375,14 +333,3 @@ class Answer:
         else:
             self._error = IncompleteRead(b"")
         return True
-
-
-def _at_once(sock: socket, most: int) -> bytes:
-    if not isinstance(sock, ssl.SSLSocket):
-        return os.read(sock.fileno(), most)  # a socket with a timeout does not block by itself
-    patience = sock.gettimeout()
-    sock.settimeout(0)
-    try:
-        return sock.recv(most)
-    finally:
-        sock.settimeout(patience)

@@ -10,23 +10,20 @@ by ``answer.Answer``.
 
 from __future__ import annotations
 
-import logging
-import queue
-import re
 import select
 import socket
 import ssl
 import sys
 import threading
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import cached_property, lru_cache
 from http.client import HTTPException
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
-from urllib3.connection import HTTPConnection, HTTPSConnection, port_by_scheme
+from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import (
     ConnectTimeoutError,
@@ -41,39 +38,21 @@ from urllib3.util import Timeout, parse_url
 from urllib3.util.connection import allowed_gai_family
 
 from streamware.answer import Answer
+from streamware.answered import Answered, Flight
 from streamware.dial import dial
 from streamware.errors import InvalidTarget, UpstreamBusy, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from streamware.exchange import Stop
-from streamware.heads import Head, where
+from streamware.heads import where
+from streamware.idle import Idle
+from streamware.origin import DEFAULT_PORTS, Origin, plain, rendered
 from streamware.policy import Policy
-from streamware.slots import Slot, Slots
+from streamware.slots import Slots
 from streamware.traces import let_go
 
-__all__ = ["Answered", "Connections", "Flight", "Origin", "parse"]
-
-_log = logging.getLogger("streamware.proxy")
+__all__ = ["Connections", "parse"]
 
 _HOSTS = 64  # pools kept; the one unused for longest is given up
-_SMALL_BYTES = 64 * 1024  # of one read of an answer beyond the first few (``slots.Slot.large``)
-_DRAIN_BYTES = 8 * 1024
 _OUTSIDE = (HTTPError, HTTPException, OSError)
-
-# What urllib3 would give back as it is.
-_PLAIN = re.compile(
-    r"(https?)://([a-z0-9][a-z0-9.-]*)(?::([0-9]{1,4}))?(/[A-Za-z0-9._~!$&'()*+,;=:@/-]*)?(\?[A-Za-z0-9._~!$&'()*+,;=:@/?-]+)?\Z"
-)
-
-
-class Origin(NamedTuple):
-    scheme: str
-    host: str
-    port: int
-
-    @property
-    def authority(self) -> str:
-        """As a Host field has it."""
-        host = self.host if "%" not in self.host else f"{self.host.partition('%')[0]}]"  # a zone is this machine's
-        return host if self.port == port_by_scheme[self.scheme] else f"{host}:{self.port}"
 
 
 def parse(url: str) -> tuple[Origin, str]:
@@ -81,17 +60,7 @@ def parse(url: str) -> tuple[Origin, str]:
 
     :raises InvalidTarget: it is not http(s), has no host, carries a user name, or cannot be parsed.
     """
-    # PERF: 1.5 us where urllib3's own parser takes 25.
-    found = _PLAIN.match(url)
-    if found is None or "/." in url:
-        return _parsed(url)
-    scheme, host, port, path, query = found.groups()
-    return _origin(scheme, host, port), f"{path or '/'}{query or ''}"
-
-
-@lru_cache(maxsize=1024)
-def _origin(scheme: str, host: str, port: str | None) -> Origin:
-    return Origin(scheme, host, int(port or 0) or port_by_scheme[scheme])
+    return plain(url) or _parsed(url)
 
 
 @lru_cache(maxsize=1024)
@@ -104,14 +73,7 @@ def _parsed(url: str) -> tuple[Origin, str]:
         raise InvalidTarget("A URL must be absolute, with http or https.")
     if parts.auth is not None:
         raise InvalidTarget("A URL must not carry a user name or password; use headers for credentials.")
-    return Origin(parts.scheme, parts.host, parts.port or port_by_scheme[parts.scheme]), parts.request_uri
-
-
-@lru_cache(maxsize=256)
-def _rendered(origin: Origin, headers: tuple[tuple[str, str], ...]) -> bytes:
-    """What stands behind a request's method and target."""
-    lines = [f"Host: {origin.authority}", *(f"{name}: {value}" for name, value in headers)]
-    return (" HTTP/1.1\r\n" + "\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
+    return Origin(parts.scheme, parts.host, parts.port or DEFAULT_PORTS[parts.scheme]), parts.request_uri
 
 
 class Connections:
@@ -127,7 +89,7 @@ class Connections:
         # Other users of urllib3 in this process keep their own classes.
         own = {"policy": policy, "retried": staticmethod(retried)}
         plain, tls = (_GuardedConnection, _GuardedTlsConnection) if guarded else (_Connection, _TlsConnection)
-        kept = {"QueueCls": _Idle}
+        kept = {"QueueCls": Idle}
         self._kinds: dict[str, type[HTTPConnectionPool]] = {
             "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": type("_Plain", (plain,), own), **kept}),
             "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": type("_Tls", (tls,), own), **kept}),
@@ -150,12 +112,12 @@ class Connections:
                 f"{where(url)}: {self._policy.opens_per_host} answers of its server are open, and none ended in time",
                 retry_after=self._policy.overload_retry_seconds,
             )
-        gate = _Gate(where(url))
+        gate = Gate(where(url))
         try:
             with gate:
                 pool = self._pool(origin)
                 connection: _Connection = pool._get_conn()  # type: ignore[assignment]
-                request = f"{method} {target}".encode("ascii") + _rendered(origin, tuple(headers.items()))
+                request = rendered(method, origin, target, headers)
                 try:
                     answer = connection.asked(method, request, gate.where, stop)
                 except BaseException:
@@ -164,9 +126,9 @@ class Connections:
         except BaseException:
             slot.free()
             raise
-        return Answered(answer, connection, pool, gate, slot)
+        return Answered(answer, connection, pool._put_conn, gate, slot)
 
-    def launch(self, url: str, headers: Mapping[str, str]) -> Flight | None:
+    def launch(self, url: str, headers: Mapping[str, str], *, large: bool) -> Flight | None:
         """Send a GET, if that takes no waiting: over a connection that is there; None: it is to be asked for."""
         origin, target = parse(url)
         pool = self._pool(origin)
@@ -174,20 +136,20 @@ class Connections:
         connection: _Connection | None = None if idle is None else idle.idle()
         if connection is None:
             return None
-        slot = self._slots.take_now(origin)
+        slot = self._slots.take_now(origin, large=large)
         if slot is None or not connection.is_connected:
             pool._put_conn(connection)  # one that has died is looked at once more, by whoever may make another
             if slot is not None:
                 slot.free()
             return None
-        request = f"GET {target}".encode("ascii") + _rendered(origin, tuple(headers.items()))
+        request = rendered("GET", origin, target, headers)
         try:
             answer = connection.post("GET", request, where(url))
         except OSError:
             connection.close()
             slot.free()
             return None
-        return Flight(answer, connection, pool, slot)
+        return Flight(answer, connection, pool._put_conn, Gate(answer.url), slot)
 
     def close(self) -> None:
         """Close the idle connections. Answers that are still being read go on, and close theirs when they end."""
@@ -224,45 +186,10 @@ class Connections:
         return ssl.create_default_context()
 
 
-class _Idle:
-    """The idle connections of a pool: urllib3's queue, as far as it needs one, without a lock for each step.
-
-    PERF: 6 us less than LifoQueue for taking a connection and putting it back.
-    """
-
-    def __init__(self, maxsize: int) -> None:
-        self._most = maxsize
-        self._connections: deque[Any] = deque()
-
-    def put(self, connection: Any, block: bool = True) -> None:
-        # None is urllib3's word for one that may yet be made; a closed one is worth no more.
-        if connection is None or connection.sock is None:
-            return
-        if len(self._connections) >= self._most:
-            raise queue.Full
-        self._connections.append(connection)
-
-    def get(self, block: bool = True, timeout: float | None = None) -> Any:
-        try:
-            return self._connections.pop()
-        except IndexError:
-            raise queue.Empty from None
-
-    def idle(self) -> Any:
-        """The one that was put back last; None if there is none."""
-        try:
-            return self._connections.pop()
-        except IndexError:
-            return None
-
-    def qsize(self) -> int:
-        return len(self._connections)
+# --- errors --------------------------------------------------------------------------------------------------
 
 
-# --- one answer --------------------------------------------------------------------------------------------------
-
-
-class _Gate:
+class Gate:
     """The one gate through which errors of urllib3, http.client, ssl and sockets leave, as ours."""
 
     __slots__ = ("where",)
@@ -292,146 +219,6 @@ def _translated(error: Exception) -> type[UpstreamError]:
     if isinstance(error, PoolTimeout | TimeoutError):
         return UpstreamTimeout
     return UpstreamError
-
-
-class Answered:
-    """One answer over a connection of a pool; see ``exchange.Exchange``."""
-
-    __slots__ = ("_answer", "_connection", "_gate", "_pool", "_slot", "head")
-
-    def __init__(
-        self, answer: Answer, connection: _Connection, pool: HTTPConnectionPool, gate: _Gate, slot: Slot
-    ) -> None:
-        self.head: Head = answer.head
-        self._answer = answer
-        self._connection: _Connection | None = connection
-        self._pool = pool
-        self._gate = gate
-        self._slot = slot
-
-    def lines(self) -> Iterable[tuple[str, str]]:
-        """The head's fields line by line."""
-        return self._answer.lines
-
-    def read(self, limit: int) -> bytes:
-        if self._connection is None:
-            return b""
-        with self._gate:
-            return self._answer.read(limit if self._slot.large else min(limit, _SMALL_BYTES))
-
-    def readable(self) -> bool:
-        if self._connection is None:
-            return True
-        with self._gate:
-            return self._answer.at_hand()
-
-    def at_leisure(self) -> None:
-        """For bodies that are passed on as they come, a stream of events perhaps: no rate is too low."""
-        self._answer.at_leisure()
-
-    def broken(self) -> bool:
-        if self._connection is None:
-            return False
-        with self._gate:
-            return self._answer.cut_off()
-
-    def abort(self) -> None:
-        if self._connection is not None:  # else it is back in the pool, and may be a neighbour's by now
-            self._answer.shut_down()
-
-    def finish(self) -> None:
-        answer = self._answer
-        if self._connection is not None and answer.at_end() is False and answer.chunked:
-            _log.warning("%s: more bytes came than were promised; they are left out", self.head.url)
-        self.close()
-
-    def discard(self) -> None:
-        if self._connection is not None and self._answer.whole:
-            try:
-                while self.read(_DRAIN_BYTES):
-                    pass
-            except UpstreamError:
-                pass  # whatever became of the connection, nothing more is wanted of it
-        self.close()
-
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        try:
-            if connection is not None:
-                if not self._answer.clean():
-                    connection.close()
-                self._pool._put_conn(connection)
-        finally:
-            self._slot.free()
-
-
-class Flight:
-    """A request that was sent over a connection that was there; its answer is taken as it comes, without waiting.
-
-    Whoever launched it ends it, with ``landed``, ``answered`` or ``close``.
-    """
-
-    __slots__ = ("_answer", "_connection", "_pool", "_slot", "fd")
-
-    def __init__(self, answer: Answer, connection: _Connection, pool: HTTPConnectionPool, slot: Slot) -> None:
-        self._answer = answer
-        self._connection: _Connection | None = connection
-        self._pool = pool
-        self._slot = slot
-        self.fd = connection.sock.fileno()
-
-    def come(self, most: int) -> bool:
-        """Take at most so many bytes that are there: whether there is nothing more to be taken in this way."""
-        return self._answer.come(most)
-
-    @property
-    def head(self) -> Head | None:
-        """The head of an answer that is here whole; None of any other."""
-        return self._answer.head if self._answer.whole else None
-
-    def landed(self) -> bytes:
-        """The body of an answer that is here whole; the connection goes back."""
-        data = self._answer.rest()
-        self._give_back()
-        return data
-
-    def answered(self, stop: Stop | None) -> Answered:
-        """Wait for the answer as always, with what has come of it. Raises UpstreamError, and is then closed."""
-        connection, answer = self._connection, self._answer
-        if connection is None:
-            raise UpstreamError("a request that was given up")
-        gate = _Gate(answer.url)
-        self._connection = None
-        try:
-            with gate:
-                try:
-                    answer = connection.awaited(answer, stop)
-                except BaseException:
-                    connection.close()
-                    raise
-        except BaseException:
-            self._slot.free()
-            raise
-        return Answered(answer, connection, self._pool, gate, self._slot)
-
-    def shut_down(self) -> None:
-        """From any thread: nothing more comes."""
-        if self._connection is not None:  # else it is back in the pool, and may be a neighbour's by now
-            self._answer.shut_down()
-
-    def close(self) -> None:
-        """Give up. Idempotent."""
-        self._answer.keeps = False
-        self._give_back()
-
-    def _give_back(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
-        if not self._answer.clean():
-            connection.close()
-        self._pool._put_conn(connection)
-        self._slot.free()
 
 
 class _Connection(HTTPConnection):

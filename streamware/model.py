@@ -101,8 +101,8 @@ class Source(Protocol):
     given by the next ``open(0, ...)``, and makes the source ``instant``; ``serial`` True that only the calling thread
     may use it, one call at a time, ``bound`` True that what a thread opens it had better read and close itself;
     ``abort()``, from any thread, makes a blocked ``open()``, and every later one, raise BodyClosed; ``spare()`` False
-    says that it had better wait for its turn just now. A source without ``instant`` or ``serial`` is also opened before
-    its turn, on another thread.
+    says that it had better wait for its turn just now; what ``launch()``, ``come()`` and ``landed()`` are is told in
+    ``flights``. A source without ``instant`` or ``serial`` is also opened before its turn, on another thread.
     """
 
     def probe(self, *, keep: bool = False) -> Facts:

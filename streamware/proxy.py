@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from streamware.connections import Answered, Connections, Flight, parse
+from streamware.answered import Answered, Flight
+from streamware.connections import Connections, parse
 from streamware.errors import (
     InvalidManifest,
     InvalidTarget,
@@ -170,7 +171,9 @@ class Upstream:
             flight=flight,
         )
 
-    def launch(self, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str]) -> Flight | None:
+    def launch(
+        self, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str], *, large: bool
+    ) -> Flight | None:
         """Send what ``ask`` would with GET, where that takes no waiting; None: it is to be asked for.
 
         What comes of it is the caller's to end: ``ask`` goes on with it.
@@ -179,7 +182,7 @@ class Upstream:
             if not content.trusted:
                 self._policy.admit_url(url)
             connections = self._trusted if content.trusted else self._guarded
-            return connections.launch(url, {**own, **extra} if extra else own)
+            return connections.launch(url, {**own, **extra} if extra else own, large=large)
         except StreamwareError:
             return None  # asking for it will say so
 

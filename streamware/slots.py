@@ -43,14 +43,10 @@ class Slots:
                 if left <= 0 or given_up():
                     return None
             else:
-                try:
-                    self._large.tokens.get_nowait()
-                except Empty:
-                    return Slot(free)
-                return Slot(free, self._large)
+                return self._slot(free)
 
-    def take_now(self, origin: Hashable) -> Slot | None:
-        """A slot for an answer that is read in one go, if there is one to spare. Waits for nobody."""
+    def take_now(self, origin: Hashable, *, large: bool) -> Slot | None:
+        """A slot if there is one to spare; not ``large``: for an answer that is read in one go. Waits for nobody."""
         free = self._of(origin)
         if free.tokens.qsize() * 2 <= self._most:
             return None
@@ -58,12 +54,19 @@ class Slots:
             free.tokens.get_nowait()
         except Empty:
             return None
-        return Slot(free)
+        return self._slot(free) if large else Slot(free)
 
     def spare(self, origin: Hashable) -> bool:
         """Whether more than half of an origin's slots are free. Waits for nobody."""
         free = self._origins.get(origin)
         return free is None or free.tokens.qsize() * 2 > self._most
+
+    def _slot(self, free: _Free) -> Slot:
+        try:
+            self._large.tokens.get_nowait()
+        except Empty:
+            return Slot(free)
+        return Slot(free, self._large)
 
     def _of(self, origin: Hashable) -> _Free:
         with self._lock:

@@ -11,6 +11,7 @@ import re
 __all__ = ["HEAD_BYTES", "Malformed", "chunk_size", "head_end", "joined", "read_head"]
 
 HEAD_BYTES = 256 * 1024  # of a head at most, and of what follows the last chunk
+_LINE_BYTES = 64 * 1024
 _MOST_LINES = 100
 
 # PERF: one match over all of a usual head and one findall: 5 us for 9 fields, where http.client takes some 60.
@@ -53,6 +54,8 @@ def read_head(data: bytes) -> tuple[int, int, list[tuple[str, str]], int] | None
         found = _HEAD.fullmatch(_FOLDED.sub(b" ", _BARE.sub(b"\r\n", data[:end])))
         if found is None:
             raise Malformed(f"a head that is none: {data[:40]!r}")
+    if end > _LINE_BYTES and max(map(len, data[:end].split(b"\n"))) > _LINE_BYTES:
+        raise Malformed("a head with a line of more than 64 KiB")
     minor, status, lines = found.groups()
     return int(status), int(minor), _read_lines(lines), end
 

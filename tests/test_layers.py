@@ -25,16 +25,16 @@ FLOORS = {
             errors model plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
-            openings pace wire
+            openings pace wire origin
             formats formats.names formats.framing formats.zip_records formats.zip formats.tar
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall crew early ahead walk pump
+            checksums coding recall crew early flights line ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy connections exchange answer dial slots traces
+            proxy connections exchange arrival answer answered idle dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
-            sources.healing sources.proof
+            sources.healing sources.proof sources.client
         """,
         # The service.
         2: "admission service job links prober",
@@ -66,7 +66,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "assemble": {"formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
-    "ahead": {"crew", "early", "openings", "policy"},
+    "flights": {"early"},
+    "line": {"crew", "early", "openings", "policy"},
+    "ahead": {"crew", "early", "flights", "line", "openings", "policy"},
     "coding": {"checksums", "ledger"},
     "recall": {"checksums", "ledger"},
     "walk": {"ahead", "coding", "ledger", "recall"},
@@ -79,10 +81,13 @@ NEIGHBOURS: dict[str, set[str]] = {
     "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
     "sources.generated": {"checksums"},
     "sources.healing": {"exchange"},
-    "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
+    "sources.upstream": {"exchange", "sources.client", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},
-    "proxy": {"connections", "exchange", "slots", "sources.upstream"},
-    "connections": {"answer", "dial", "exchange", "slots", "traces"},
+    "sources.client": {"exchange"},
+    "proxy": {"answered", "connections", "exchange", "slots", "sources.upstream"},
+    "connections": {"answer", "answered", "dial", "exchange", "idle", "slots", "traces"},
+    "answered": {"answer", "exchange", "slots"},
+    "answer": {"arrival"},
     "held": {"edge", "intercept"},
     "middleware": {"edge", "held", "intercept"},
     "resources": {"edge"},
