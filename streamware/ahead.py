@@ -13,16 +13,16 @@ from collections import deque
 from collections.abc import Iterator
 
 from streamware.early import Early, Slot, State, Taken, breaks, passes
+from streamware.early_line import EarlyLine
 from streamware.errors import BodyClosed, UpstreamBusy
 from streamware.flights import Flights
-from streamware.line import Line
 from streamware.model import Chunks
 from streamware.openings import Opening, Place
 
 __all__ = ["Ahead"]
 
 
-class Ahead(Line):
+class Ahead(EarlyLine):
     """The read-ahead of one body. One thread at a time takes; ``abort()`` may come from any.
 
     :param source_of: gives the source of a member; called on the crew's threads too.

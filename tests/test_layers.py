@@ -30,7 +30,7 @@ FLOORS = {
         """,
         # Synchronous I/O.
         1: """
-            checksums coding recall crew early flights line ahead walk pump
+            checksums coding recall crew early flights early_line ahead walk pump
             ledger ledger_session ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
             sources sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -67,8 +67,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "openings": {"formats.framing"},
     "early": {"openings"},
     "flights": {"early"},
-    "line": {"crew", "early", "openings", "policy"},
-    "ahead": {"crew", "early", "flights", "line", "openings", "policy"},
+    "early_line": {"crew", "early", "openings", "policy"},
+    "ahead": {"crew", "early", "flights", "early_line", "openings", "policy"},
     "coding": {"checksums", "ledger"},
     "recall": {"checksums", "ledger"},
     "walk": {"ahead", "coding", "ledger", "recall"},

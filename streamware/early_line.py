@@ -20,7 +20,7 @@ from streamware.model import Chunks, Source
 from streamware.openings import Opening, Place
 from streamware.policy import Policy
 
-__all__ = ["Line"]
+__all__ = ["EarlyLine"]
 
 # Small members that are read already hold no connection; some more of them than may be open keep all connections busy
 # while the first of the line is late.
@@ -28,7 +28,7 @@ _QUEUED = 4  # times Policy.ahead_members
 _NO_LIMIT = 1 << 62
 
 
-class Line:
+class EarlyLine:
     """What ``ahead.Ahead`` takes from and its threads work at; see there for the parameters.
 
     At most ``Policy.ahead_members`` answers are open at once, the one that is being taken included, and at most
