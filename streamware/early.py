@@ -46,6 +46,7 @@ class Slot:
         "counted",
         "dropped",
         "error",
+        "long",
         "opened",
         "opening",
         "pieces",
@@ -61,6 +62,7 @@ class Slot:
         self.reserved = reserved  # bytes of the budget
         self.counted = True  # among the open ones
         self.dropped = False  # nobody will take it: whoever runs it closes it
+        self.long = False  # it is opened by a thread that does nothing else
         self.opened = False
         self.since = 0.0
         self.source: Source | None = None  # while it is being opened

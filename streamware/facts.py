@@ -65,12 +65,12 @@ class Source(Protocol):
     Some attributes are optional: ``instant`` True says that opening and reading wait for nobody (a local file),
     ``holds`` True that ``probe`` takes ``hold=``, a number of bytes: content of no more may be read along, is then
     given by the next ``open(0, ...)``, and makes the source ``instant`` (``held_bytes`` of it, where that is not the
-    size that ``probe`` told); ``serial`` True that only the calling thread
-    may use it, one call at a time, ``bound`` True that what a thread opens it had better read and close itself;
-    ``abort()``, from any thread, makes a blocked ``open()``, and every later one, raise BodyClosed; ``spare()`` False
-    says that it had better wait for its turn just now; ``read(start, length)`` of an ``instant`` source gives a small
-    range at once, as well checked. A source without ``instant`` or ``serial`` is also opened before
-    its turn, on another thread.
+    size that ``probe`` told); ``serial`` True that only the calling thread may use it, one call at a time, ``bound``
+    True that what a thread opens it had better read and close itself; ``abort()``, from any thread, makes a blocked
+    ``open()``, and every later one, raise BodyClosed; ``spare()`` False says that it had better wait for its turn just
+    now; ``read(start, length)`` of an ``instant`` source gives a small range at once, as well checked; what
+    ``launch()``, ``come()`` and ``landed()`` are is told in ``flights``. A source without ``instant`` or ``serial`` is
+    also opened before its turn, on another thread.
     """
 
     def probe(self, *, keep: bool = False) -> Facts:

@@ -24,6 +24,7 @@ __all__ = [
     "given_headers",
     "harmless",
     "head_of",
+    "is_just",
     "next_hop",
     "own_headers",
     "passed_back",
@@ -248,6 +249,20 @@ def _facts(head: Head, size: int | None, gzip: bool) -> Facts:
         media_type=None if media_type is None else media_type.partition(";")[0].strip().lower() or None,
         digest=None if digest is None else announced_digest(digest),
         coding=coding or None,
+    )
+
+
+def is_just(head: Head, size: int) -> bool:
+    """Whether an answer is a 200 that brings ``size`` bytes as they are, and says nothing more that would have to be
+    looked into.
+    """
+    fields = head.fields
+    return (
+        head.status == 200
+        and fields.get("content-length") == str(size)
+        and "transfer-encoding" not in fields
+        and "content-encoding" not in fields
+        and "repr-digest" not in fields
     )
 
 

@@ -1,75 +1,37 @@
-"""Other servers' files: pools of connections, members opened at any offset, and plain forwarding.
+"""Other servers' files: members opened at any offset, and plain forwarding; who is asked, and where redirects lead.
 
-The rules of this file: it is the only one that knows urllib3; whatever urllib3, http.client, ssl or a socket raises
-leaves through one gate as an error of ours; what a manifest names is only ever asked over connections whose address was
-judged, and shares none with what code names; and no body is believed to be what it should be: length, coding, validator
-and range of every answer are checked before its first byte is given, and the bytes are counted.
+The rule of this file: no body is believed to be what it should be: length, coding, validator and range of every answer
+are checked before its first byte is given, and the bytes are counted.
 
-What heads say is judged in ``heads``; here is what needs a connection.
+What heads say is judged in ``heads``; connections are the affair of ``connections``.
 """
 
 from __future__ import annotations
 
-import logging
-import socket
-import ssl
-import sys
-import threading
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from functools import cached_property, lru_cache
-from http.client import HTTPException
-from io import DEFAULT_BUFFER_SIZE
-from types import TracebackType
-from typing import Any
+from collections.abc import Iterable, Mapping
 
-import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
-from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.exceptions import (
-    ConnectTimeoutError,
-    HTTPError,
-    LocationParseError,
-    NameResolutionError,
-    NewConnectionError,
-    SSLError,
-)
-from urllib3.exceptions import TimeoutError as PoolTimeout
-from urllib3.util import Retry, Timeout, parse_url
-from urllib3.util.connection import allowed_gai_family
-
-from streamware.answer import Answer
-from streamware.dial import dial
+from streamware.answered import Answered, Flight
+from streamware.connections import Connections, parse
 from streamware.errors import (
     InvalidManifest,
     InvalidTarget,
     RequestError,
-    UpstreamBusy,
+    StreamwareError,
     UpstreamError,
     UpstreamStatus,
-    UpstreamTimeout,
-    UpstreamUnreachable,
 )
 from streamware.exchange import Stop, UpstreamChunks
-from streamware.heads import Head, framed_length, given_headers, harmless, next_hop, own_headers, passed_back, where
+from streamware.heads import framed_length, given_headers, harmless, next_hop, own_headers, passed_back, where
 from streamware.model import Observer, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply
 from streamware.semantics import is_entity_tag
-from streamware.slots import Slot, Slots
+from streamware.slots import Slots
 from streamware.sources.upstream import UpstreamSource
-from streamware.traces import let_go
 
 __all__ = ["Upstream", "UpstreamChunks", "UpstreamSource"]
 
-_log = logging.getLogger(__name__)
-
-_HOSTS = 64  # pools kept; the one unused for longest is given up
-_SMALL_BYTES = 64 * 1024  # of one read of an answer beyond the first few (``slots.Slot.large``)
 _REDIRECTS = (301, 302, 303, 307, 308)
-_NO_RETRIES = Retry(False, redirect=False)  # what is repeated is decided here
-_OUTSIDE = (HTTPError, HTTPException, OSError)
-_asking = threading.local()  # ``stop``: what ends the request this thread is about to make, or None
 _BASE = {"Accept-Encoding": "identity", "User-Agent": "streamware"}
 
 
@@ -86,25 +48,8 @@ class Upstream:
         self._policy = policy
         self._observer = observer
         self._slots = Slots(policy.opens_per_host)
-        self._trusted = self._pools(_Connection, _TlsConnection)
-        self._guarded = self._pools(_GuardedConnection, _GuardedTlsConnection)
-
-    def _pools(self, plain: type[_Connection], tls: type[_TlsConnection]) -> urllib3.PoolManager:
-        policy = self._policy
-        pools = urllib3.PoolManager(
-            num_pools=_HOSTS,
-            maxsize=policy.pool_connections,
-            block=False,
-            retries=_NO_RETRIES,
-            timeout=Timeout(connect=policy.connect_timeout_seconds, read=policy.read_timeout_seconds),
-        )
-        # Other users of urllib3 in this process keep their own classes.
-        own = {"policy": policy, "retried": staticmethod(self.retried)}
-        pools.pool_classes_by_scheme = {
-            "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": type("_Plain", (plain,), own)}),
-            "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": type("_Tls", (tls,), own)}),
-        }
-        return pools
+        self._trusted = Connections(policy, self._slots, guarded=False, retried=self.retried)
+        self._guarded = Connections(policy, self._slots, guarded=True, retried=self.retried)
 
     def source(
         self,
@@ -127,7 +72,7 @@ class Upstream:
             raise InvalidManifest("An etag must be an entity-tag, with its quotes.")
         for url in (content.url, *content.mirrors):
             if isinstance(url, str):
-                _parse(url)
+                parse(url)
         own = _with_base(own_headers(content.headers)) if content.headers else _BASE
         return UpstreamSource(
             self,
@@ -181,7 +126,7 @@ class Upstream:
         self.opened()
         return reply
 
-    def _reply(self, method: str, exchange: _Exchange) -> Reply:
+    def _reply(self, method: str, exchange: Answered) -> Reply:
         head = exchange.head
         bodiless = method == "HEAD" or head.status in (204, 304)
         try:
@@ -203,13 +148,8 @@ class Upstream:
 
     def close(self) -> None:
         """Close the idle connections. Answers that are still being read go on, and close theirs when they end."""
-        for manager in (self._trusted, self._guarded):
-            pools = manager.pools
-            for key in pools.keys():  # noqa: SIM118 - a container that refuses to be iterated
-                pool = pools.get(key)
-                if pool is not None:
-                    pool.close()
-            manager.clear()
+        self._trusted.close()
+        self._guarded.close()
 
     # --- what sources need: see sources.upstream.Client ---
 
@@ -221,12 +161,13 @@ class Upstream:
         own: Mapping[str, str],
         extra: Mapping[str, str],
         stop: Stop | None = None,
-    ) -> _Exchange:
+        flight: Flight | None = None,
+    ) -> Answered:
         """Ask one URL of a member. ``own`` headers stay with the origin they were given for, ``extra`` go anywhere.
 
         Where as many answers of that host are open as may be, it waits for one of them to end, at most for
         ``read_timeout_seconds``. ``stop`` ends that wait and the one for the answer at once; a connection that is being
-        made is given up only after its time.
+        made is given up only after its time. ``flight``: what ``launch`` gave of the same.
         """
         return self._follow(
             method,
@@ -236,7 +177,23 @@ class Upstream:
             hops=self._policy.redirects(content),
             admit=not content.trusted,
             stop=stop,
+            flight=flight,
         )
+
+    def launch(
+        self, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str], *, large: bool
+    ) -> Flight | None:
+        """Send what ``ask`` would with GET, where that takes no waiting; None: it is to be asked for.
+
+        What comes of it is the caller's to end: ``ask`` goes on with it.
+        """
+        try:
+            if not content.trusted:
+                self._policy.admit_url(url)
+            connections = self._trusted if content.trusted else self._guarded
+            return connections.launch(url, {**own, **extra} if extra else own, large=large)
+        except StreamwareError:
+            return None  # asking for it will say so
 
     def spare(self, content: Url) -> bool:
         """Whether an answer may be opened before its turn: at most half of those of a host, lest the ones that wait for
@@ -245,7 +202,7 @@ class Upstream:
         if not isinstance(content.url, str):
             return True  # where it leads is found out when it is opened
         try:
-            return self._slots.spare(_origin(content.url))
+            return self._slots.spare(parse(content.url)[0])
         except InvalidTarget:
             return True  # opening it will say so
 
@@ -273,16 +230,20 @@ class Upstream:
         hops: int,
         admit: bool,
         stop: Stop | None = None,
-    ) -> _Exchange:
+        flight: Flight | None = None,
+    ) -> Answered:
         """Ask, and follow at most ``hops`` redirects; ``elsewhere`` are the headers once the origin has changed."""
         origin = url
         for hop in range(hops + 1):
             try:
-                if hop and _origin(url) != _origin(origin):
+                if hop and parse(url)[0] != parse(origin)[0]:
                     headers = elsewhere
                 if admit:
                     self._policy.admit_url(url)
-                exchange = self._exchange(method, url, headers, self._guarded if admit else self._trusted, stop)
+                if flight is not None:
+                    exchange, flight = flight.answered(stop), None
+                else:
+                    exchange = (self._guarded if admit else self._trusted).ask(method, url, headers, stop)
             except InvalidTarget as error:
                 if hop == 0:
                     raise
@@ -295,275 +256,7 @@ class Upstream:
             url = next_hop(url, location)
         raise UpstreamStatus(f"{head.url}: more than {hops} redirects", upstream_status=head.status)
 
-    def _exchange(
-        self, method: str, url: str, headers: Mapping[str, str], pools: urllib3.PoolManager, stop: Stop | None
-    ) -> _Exchange:
-        scheme, host, port, target = _parse(url)
-        gate = _Gate(where(url))
-        slot = self._slots.take(
-            _origin(url), self._policy.read_timeout_seconds, lambda: stop is not None and stop.is_set
-        )
-        if slot is None:
-            if stop is not None:
-                stop.wait(0.0)  # raises where that is why
-            raise UpstreamBusy(
-                f"{where(url)}: {self._policy.opens_per_host} answers of its server are open, and none ended in time",
-                retry_after=self._policy.overload_retry_seconds,
-            )
-        try:
-            with gate:
-                pool = pools.connection_from_host(
-                    host, port, scheme, pool_kwargs={"ssl_context": self._tls} if scheme == "https" else None
-                )
-                _asking.stop = stop
-                response = pool.urlopen(
-                    method,
-                    target,
-                    headers=headers,
-                    retries=_NO_RETRIES,
-                    redirect=False,
-                    assert_same_host=False,
-                    preload_content=False,
-                    decode_content=False,
-                )
-        except BaseException:
-            slot.free()
-            raise
-        finally:
-            _asking.stop = None
-        return _Exchange(response, gate, slot)
-
-    @cached_property
-    def _tls(self) -> ssl.SSLContext:
-        # Reading the certificates takes some 20 ms: done once, and only where they are needed.
-        return ssl.create_default_context()
-
 
 def _with_base(headers: Mapping[str, str]) -> dict[str, str]:
     names = {name.lower() for name in headers}
     return {**{name: value for name, value in _BASE.items() if name.lower() not in names}, **headers}
-
-
-def _origin(url: str) -> tuple[str, str, int]:
-    scheme, host, port, _ = _parse(url)
-    return scheme, host, port or urllib3.connection.port_by_scheme[scheme]
-
-
-@lru_cache(maxsize=1024)
-def _parse(url: str) -> tuple[str, str, int | None, str]:
-    """Scheme, host, port and request target of an absolute URL, as urllib3 reads it.
-
-    :raises InvalidTarget: it is not http(s), has no host, carries a user name, or cannot be parsed.
-    """
-    try:
-        parts = parse_url(url)
-    except LocationParseError as error:
-        raise InvalidTarget("A URL cannot be parsed.") from error
-    if parts.scheme not in ("http", "https") or not parts.host:
-        raise InvalidTarget("A URL must be absolute, with http or https.")
-    if parts.auth is not None:
-        raise InvalidTarget("A URL must not carry a user name or password; use headers for credentials.")
-    return parts.scheme, parts.host, parts.port, parts.request_uri
-
-
-# --- one answer --------------------------------------------------------------------------------------------------
-
-
-class _Gate:
-    """The one gate through which errors of urllib3, http.client, ssl and sockets leave, as ours."""
-
-    __slots__ = ("where",)
-
-    def __init__(self, where: str) -> None:
-        self.where = where
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if isinstance(error, _OUTSIDE):
-            own = _translated(error)(f"{self.where}: {error}")
-            own.passing = not isinstance(error, SSLError | ssl.SSLError)  # a certificate will be no better soon
-            let_go(error)  # urllib3 keeps it in a frame of its traceback
-            try:
-                raise own from error
-            finally:
-                del own, error  # else each would hold itself, by this frame in its traceback
-
-
-def _translated(error: Exception) -> type[UpstreamError]:
-    if isinstance(error, NewConnectionError | SSLError | ssl.SSLError):  # refused, no route, no such name; TLS
-        return UpstreamUnreachable
-    if isinstance(error, PoolTimeout | TimeoutError):
-        return UpstreamTimeout
-    return UpstreamError
-
-
-class _Exchange:
-    """One answer over urllib3; see ``exchange.Exchange``."""
-
-    __slots__ = ("_answer", "_gate", "_response", "_slot", "head")
-
-    def __init__(self, response: urllib3.BaseHTTPResponse, gate: _Gate, slot: Slot) -> None:
-        connection = response.connection
-        assert isinstance(connection, _Connection)
-        answer = connection.answer
-        assert answer is not None
-        connection.answer = None  # which lives on in the pool
-        self.head = Head(gate.where, response.status, answer.version, answer.chunked, response.headers)
-        self._response = response
-        self._answer = answer
-        self._gate = gate
-        self._slot = slot
-
-    def lines(self) -> Iterable[tuple[str, str]]:
-        """The head's fields line by line."""
-        return self._response.headers.iteritems()
-
-    def read(self, limit: int) -> bytes:
-        with self._gate:
-            return self._response.read1(limit if self._slot.large else min(limit, _SMALL_BYTES))
-
-    def readable(self) -> bool:
-        with self._gate:
-            return self._answer.at_hand()
-
-    def at_leisure(self) -> None:
-        """For bodies that are passed on as they come, a stream of events perhaps: no rate is too low."""
-        self._answer.at_leisure()
-
-    def broken(self) -> bool:
-        with self._gate:
-            return self._answer.cut_off()
-
-    def abort(self) -> None:
-        if self._response.connection is not None:  # else it is back in the pool, and may be a neighbour's by now
-            self._answer.shut_down()
-
-    def finish(self) -> None:
-        answer = self._answer
-        at_end = answer.at_end()
-        if at_end and not answer.isclosed():
-            self._drain()
-        elif at_end is False and answer.chunked:
-            _log.warning("%s: more bytes came than were promised; they are left out", self.head.url)
-        self.close()
-
-    def discard(self) -> None:
-        if self._answer.in_hand:
-            self._drain()
-        self.close()
-
-    def close(self) -> None:
-        try:
-            self._response.close()
-            self._response.release_conn()
-        finally:
-            self._slot.free()
-
-    def _drain(self) -> None:
-        """Let http.client and urllib3 see the end of a body, which puts the connection back into its pool."""
-        try:
-            while self.read(DEFAULT_BUFFER_SIZE):
-                pass
-        except UpstreamError:
-            pass  # whatever became of the connection, nothing more is wanted of it
-
-
-class _Connection(HTTPConnection):
-    """A connection that may have died unnoticed while it waited in the pool.
-
-    A request over a connection that was used before and ends before any answer is sent once more, over a new one:
-    GET and HEAD may be repeated (RFC 9110 section 9.2.2), and here are no others.
-    """
-
-    policy: Policy
-    answer: Answer | None = None
-    _used: tuple[str, str, Any, dict[str, Any]] | None = None
-
-    @staticmethod
-    def retried() -> None:
-        """Called when a request is sent again."""
-
-    def response_class(  # type: ignore[override]  # http.client calls what is a class there
-        self, sock: socket.socket, debuglevel: int = 0, method: str | None = None
-    ) -> Answer:
-        pace = self.policy.min_rate_bytes, self.policy.min_rate_seconds
-        self.answer = Answer(sock, debuglevel, method, pace=pace)
-        return self.answer
-
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        self._used = None if self.sock is None else (method, url, headers, options)
-        super().request(method, url, body, headers, **options)
-
-    def getresponse(self) -> urllib3.HTTPResponse:  # type: ignore[override]  # as urllib3 has it
-        stop: Stop | None = _asking.stop
-        try:
-            if stop is None:
-                return self._awaited(lambda: False)
-            with stop.ending(self._shut_down):
-                return self._awaited(lambda: stop.is_set)
-        except BaseException:
-            if self.answer is not None:  # it holds the socket, for as long as somebody holds the error
-                self.answer.close()
-            raise
-
-    def _shut_down(self) -> None:
-        sock = self.sock
-        if sock is not None:
-            with suppress(OSError):  # closed already
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # the plain socket's method, for TLS too
-
-    def _awaited(self, stopped: Callable[[], bool]) -> urllib3.HTTPResponse:
-        try:
-            return super().getresponse()
-        except ConnectionError:  # http.client's RemoteDisconnected is one; a failed send too is met only here
-            if self._used is None or stopped():
-                raise
-        (method, url, headers, options), self._used = self._used, None
-        self.retried()
-        self.close()
-        patience, self.timeout = self.timeout, self.policy.connect_timeout_seconds
-        super().request(method, url, None, headers, **options)
-        self.timeout = patience
-        return super().getresponse()
-
-
-class _TlsConnection(_Connection, HTTPSConnection):
-    """The same over TLS."""
-
-
-class _GuardedConnection(_Connection):
-    """One that only goes where Policy lets the host's name lead; Host, SNI and the certificate's name stay the name.
-
-    Every new connection resolves the name again and is judged again, the one made for a request's second try too. The
-    refusal is none of urllib3's errors, so nothing takes it for a failure that another try could mend.
-    """
-
-    def _new_conn(self) -> socket.socket:
-        def judge(address: str) -> None:
-            self.policy.admit_address(self._dns_host, address)
-
-        try:
-            sock = dial(
-                self._dns_host,
-                self.port,
-                judge,
-                family=allowed_gai_family(),
-                options=self.socket_options or (),
-                seconds=self.policy.connect_timeout_seconds,
-            )
-        except socket.gaierror as error:
-            raise NameResolutionError(self.host, self, error) from error
-        except TimeoutError as error:
-            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from error
-        except OSError as error:
-            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
-        sys.audit("http.client.connect", self, self.host, self.port)
-        return sock
-
-
-class _GuardedTlsConnection(_GuardedConnection, _TlsConnection):
-    """The same over TLS."""

@@ -33,10 +33,7 @@ class Slots:
 
         Whoever took it frees it.
         """
-        with self._lock:
-            free = self._origins.get(origin)
-            if free is None:
-                self._origins[origin] = free = _Free(self._most)
+        free = self._of(origin)
         deadline = time.monotonic() + seconds
         while True:
             left = deadline - time.monotonic()
@@ -46,16 +43,37 @@ class Slots:
                 if left <= 0 or given_up():
                     return None
             else:
-                try:
-                    self._large.tokens.get_nowait()
-                except Empty:
-                    return Slot(free)
-                return Slot(free, self._large)
+                return self._slot(free)
+
+    def take_now(self, origin: Hashable, *, large: bool) -> Slot | None:
+        """A slot if there is one to spare; not ``large``: for an answer that is read in one go. Waits for nobody."""
+        free = self._of(origin)
+        if free.tokens.qsize() * 2 <= self._most:
+            return None
+        try:
+            free.tokens.get_nowait()
+        except Empty:
+            return None
+        return self._slot(free) if large else Slot(free)
 
     def spare(self, origin: Hashable) -> bool:
         """Whether more than half of an origin's slots are free. Waits for nobody."""
         free = self._origins.get(origin)
         return free is None or free.tokens.qsize() * 2 > self._most
+
+    def _slot(self, free: _Free) -> Slot:
+        try:
+            self._large.tokens.get_nowait()
+        except Empty:
+            return Slot(free)
+        return Slot(free, self._large)
+
+    def _of(self, origin: Hashable) -> _Free:
+        with self._lock:
+            free = self._origins.get(origin)
+            if free is None:
+                self._origins[origin] = free = _Free(self._most)
+            return free
 
 
 class Slot:

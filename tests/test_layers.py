@@ -25,17 +25,18 @@ FLOORS = {
             errors facts contents columns members model said report plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
-            openings pace
+            openings pace wire origin
             formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records formats.zip
             formats.tar
         """,
         # Synchronous I/O.
         1: """
-            checksums line coding tally passing recall crew pumps pumped early ahead passage walk pump
+            checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
+            passage walk pump
             versions ledger ledger_session ledger_tables ledger_writer shared_ledger
-            proxy exchange answer dial slots traces
+            proxy connections exchange arrival answer answered idle dial slots traces
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
-            sources.healing sources.proof sources.gzipped
+            sources.healing sources.proof sources.gzipped sources.client
         """,
         # The service.
         2: "admission service job links prober",
@@ -70,7 +71,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "assemble": {"members", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
-    "ahead": {"crew", "early", "openings", "policy"},
+    "flights": {"early"},
+    "early_line": {"crew", "early", "openings", "policy"},
+    "ahead": {"crew", "early", "flights", "early_line", "openings", "policy"},
     "line": {"crew"},
     "coding": {"checksums", "ledger", "line"},
     "tally": {"coding", "line"},
@@ -90,9 +93,13 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.gzipped": {"checksums", "passing"},
     "sources.own": {"sources.file", "sources.generated"},
     "sources.healing": {"exchange"},
-    "sources.upstream": {"exchange", "sources.healing", "sources.proof"},
+    "sources.upstream": {"exchange", "sources.client", "sources.healing", "sources.proof"},
     "sources.subrequest": {"sources.proof"},
-    "proxy": {"answer", "dial", "exchange", "slots", "sources.upstream", "traces"},
+    "sources.client": {"exchange"},
+    "proxy": {"answered", "connections", "exchange", "slots", "sources.upstream"},
+    "connections": {"answer", "answered", "dial", "exchange", "idle", "slots", "traces"},
+    "answered": {"answer", "exchange", "slots"},
+    "answer": {"arrival"},
     "held": {"edge", "intercept"},
     "pumped": {"pumps"},
     "edge_subrequests": {"edge"},
@@ -113,7 +120,7 @@ NEIGHBOURS: dict[str, set[str]] = {
 
 # Outside library -> the only modules that may know it; "server." stands for everything below.
 OWNERS = {
-    "urllib3": ("proxy",),
+    "urllib3": ("connections",),
     "asyncio": ("edge", "server."),
     "falcon": ("resources", "server."),
     "itsdangerous": ("links",),
@@ -303,8 +310,8 @@ def test_neighbours_form_no_circle() -> None:
         ("service", "from streamware import Bundle", "front door"),
         ("service", "import streamware.unheard_of", "not in FLOORS"),
         ("unheard_of", "", "not in FLOORS"),
-        ("pump", "import urllib3", "only proxy"),
-        ("service", "from urllib3.util import Retry", "only proxy"),
+        ("pump", "import urllib3", "only connections"),
+        ("service", "from urllib3.util import Retry", "only connections"),
         ("middleware", "import asyncio", "only edge"),
         ("middleware", "import falcon.asgi", "only resources"),
         ("pump", "from isal import isal_zlib", "only checksums"),
@@ -331,7 +338,7 @@ def test_the_walk_sees_what_it_must_refuse(module: str, source: str, complaint: 
         ("model", "from os import PathLike, fspath\nfrom streamware.errors import InvalidName"),
         ("formats.zip", "import struct, zlib"),
         ("pump", "import threading, time\nfrom streamware import plan\nfrom streamware.plan import Plan"),
-        ("proxy", "import urllib3\nfrom urllib3.util import Retry"),
+        ("connections", "import urllib3\nfrom urllib3.util import Retry"),
         ("server.cli", "import asyncio, falcon\n\ndef main():\n    import uvicorn"),
         ("plan", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from streamware.service import Archiver"),
     ],

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from hashlib import sha256
-from typing import Protocol
 
 from streamware.errors import (
     ChecksumMismatch,
@@ -28,15 +27,16 @@ from streamware.errors import (
     UpstreamUnreachable,
 )
 from streamware.exchange import Exchange, Stop, UpstreamChunks
-from streamware.heads import Head, facts_of_part, facts_of_whole, framed_length, refusal, same_version
+from streamware.heads import Head, facts_of_part, facts_of_whole, framed_length, is_just, refusal, same_version
 from streamware.model import Chunks, Facts, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody
-from streamware.semantics import is_strong
+from streamware.semantics import is_entity_tag, is_strong
+from streamware.sources.client import Client, Flight
 from streamware.sources.healing import HealingChunks, Tries
 from streamware.sources.proof import ProvedChunks
 
-__all__ = ["Client", "UpstreamSource"]
+__all__ = ["UpstreamSource"]
 
 # Read and thrown away at most where a server knows no ranges: five seconds of 100 Mbit/s, well inside the patience of
 # whoever waits for the first byte.
@@ -44,30 +44,8 @@ _SKIP_BYTES = 64 * 1024 * 1024
 _SOON_SECONDS = 0.5  # within which an answer of unknown length must have come whole to be held
 _LOOK_SECONDS = 0.005
 _GZIP = {"Accept-Encoding": "gzip, identity;q=0.5"}  # RFC 9110 section 12.5.3
-
-
-class Client(Protocol):
-    """Who asks upstreams. Redirects are followed and every hop checked; ``opened``, ``retried``, ``failed`` count."""
-
-    def ask(
-        self,
-        method: str,
-        url: str,
-        content: Url,
-        own: Mapping[str, str],
-        extra: Mapping[str, str],
-        stop: Stop | None = None,
-    ) -> Exchange:
-        """``own`` headers stay with the origin they were given for. Raises UpstreamError, NotAllowed, InvalidTarget."""
-
-    def spare(self, content: Url) -> bool:
-        """Whether an answer may be opened now whose turn comes later."""
-
-    def opened(self) -> None: ...
-
-    def retried(self) -> None: ...
-
-    def failed(self) -> None: ...
+_HEAD_BYTES = 4 * 1024  # of an answer's head, as a rule
+_NOTHING: Mapping[str, str] = {}
 
 
 class UpstreamSource:
@@ -114,6 +92,7 @@ class UpstreamSource:
         self._seen: dict[int, str] = {}  # place -> validator it showed
         self._kept: tuple[Exchange, Facts, float] | None = None
         self._held: bytes | None = None  # all of the content
+        self._flight: Flight | None = None
         self._opening: Stop | None = None
         self._aborted = False
 
@@ -188,7 +167,7 @@ class UpstreamSource:
         if start == 0 and self._kept is not None:
             chunks = self._kept_chunks(size if length is None else length, stop)
         if chunks is None:
-            self.close()
+            self._give_up()
             chunks = tries.open(lambda place: self._open(place, start, length, stop))
         whole = start == 0 and length in (None, self._size)
         reading = _Reading(self, start, length, stop, self._pin, proved=self._proved and whole)
@@ -203,9 +182,53 @@ class UpstreamSource:
         opening = self._opening
         if opening is not None:
             opening.set()
+        flight = self._flight
+        if flight is not None:
+            flight.shut_down()
 
     def close(self) -> None:
-        """Give up what ``probe()`` kept. Idempotent."""
+        """Give up what ``probe()`` kept, and what was launched. Idempotent."""
+        flight, self._flight = self._flight, None
+        if flight is not None:
+            flight.close()
+        self._give_up()
+
+    # --- small members: see flights.Flying ---
+
+    def launch(self, start: int, length: int, *, all_of_it: bool) -> int | None:
+        url = self._places[0]
+        if start or length != self._size or self._aborted or not isinstance(url, str):
+            return None
+        if self._kept is not None or self._held is not None:
+            return None
+        flight = self._flight = self._client.launch(
+            url, self._content, self._own, self._if_match(), large=not all_of_it
+        )
+        return None if flight is None else flight.fd
+
+    def come(self, *, all_of_it: bool) -> bool:
+        assert self._flight is not None
+        assert self._size is not None
+        return self._flight.come(self._size * all_of_it + _HEAD_BYTES, all_of_it=all_of_it)
+
+    def landed(self) -> bytes | Chunks | None:
+        flight, size, pin = self._flight, self._size, self._given_etag or self._seen.get(0)
+        assert flight is not None
+        assert size is not None
+        head = flight.head
+        if head is None or self._aborted or not is_just(head, size):
+            return None
+        if pin is not None:
+            etag = head.fields.get("etag")
+            if etag is None or not is_entity_tag(etag) or not same_version(pin, etag):
+                return None
+        if not flight.whole:
+            return self.open(0, size)  # which finds the head there
+        self._flight = None
+        self._client.opened()
+        return flight.landed()
+
+    def _give_up(self) -> None:
         self._held = None
         kept, self._kept = self._kept, None
         if kept is not None:
@@ -237,7 +260,10 @@ class UpstreamSource:
         if self._gzip:
             extra = {**extra, **_GZIP}
         if isinstance(url, str):
-            return self._client.ask(method, url, self._content, self._own, extra, stop)
+            flight = None
+            if place == 0:
+                flight, self._flight = self._flight, None
+            return self._client.ask(method, url, self._content, self._own, extra, stop, flight)
         try:
             made = url()
         except StreamwareError:
@@ -349,8 +375,7 @@ class UpstreamSource:
 
     def _get(self, place: int, stop: Stop) -> tuple[Exchange, Facts]:
         """GET the whole; the answer agrees with all that is promised."""
-        # RFC 9110 section 13.1.1: a server that knows it has another version need not send it.
-        extra = {"If-Match": self._given_etag} if self._given_etag and is_strong(self._given_etag) else {}
+        extra = self._if_match()
         exchange = self._ask("GET", place, extra, stop)
         try:
             if extra and exchange.head.status == 412:
@@ -361,6 +386,11 @@ class UpstreamSource:
             exchange.discard()
             raise
         return exchange, self._settled(place, facts)
+
+    def _if_match(self) -> Mapping[str, str]:
+        # RFC 9110 section 13.1.1: a server that knows it has another version need not send it.
+        etag = self._given_etag
+        return {"If-Match": etag} if etag and is_strong(etag) else _NOTHING
 
     def _whole(self, head: Head) -> Facts:
         facts = facts_of_whole(head, gzip=self._gzip)
