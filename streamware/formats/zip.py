@@ -172,7 +172,9 @@ class ZipLayout:
             return _Shape(DEFLATED, True, entry.may_exceed_4gib, None)
         if entry.method is not Method.PLAIN or entry.passthrough:
             # What does not shrink may grow: by 5 % with the fastest coder measured, and an eighth is sure to be enough.
-            return _Shape(DEFLATED, True, size + (size >> 3) >= MAX_32, entry.coded)
+            # One that is passed through comes to what its server makes of it, whatever it came to here.
+            coded = None if entry.passthrough else entry.coded
+            return _Shape(DEFLATED, True, size + (size >> 3) >= MAX_32, coded)
         return self._plain_shape(size, entry.crc32 is not None)
 
     def _plain_shape(self, size: int, known: bool) -> _Shape:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from streamware.errors import InvalidManifest, InvalidName, MemberTooLarge
@@ -661,10 +661,13 @@ ENTRIES = st.builds(
     mode=st.just(0o644),
     method=st.sampled_from(Method),
     comment=st.sampled_from([b"", b"", b"comment"]),
+    may_exceed_4gib=st.booleans(),
     coded=st.none() | EDGES,
+    passthrough=st.booleans(),
 )
 
 
+@example([Entry(b"a", 1, None, 0, 0o644, Method.DEFLATE, coded=9, passthrough=True)], False, 0)
 @given(st.lists(ENTRIES, max_size=8), st.booleans(), st.integers(0, 70_000))
 def test_an_items_length_is_that_of_its_segments(entries: list[Entry], timestamps: bool, inline: int) -> None:
     layout = ZipLayout(table(entries), timestamps=timestamps, inline_bytes=inline)
