@@ -162,11 +162,13 @@ class _Departure:
 
 
 class _Turns:
-    """Lets so many pieces out in one round of a loop, in order: a hundred bodies must not hold up what else it does."""
+    """Lets so many pieces out in one round of a loop, in order: a hundred bodies must not hold up what else it does.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    Used on that loop alone, and does not hold it: a program may use a loop for each call.
+    """
+
+    def __init__(self) -> None:
         self.bodies = 0  # that are not closed
-        self._loop = loop
         self._left = _TURNS
         self._waiting: deque[asyncio.Future[None]] = deque()
 
@@ -179,13 +181,13 @@ class _Turns:
 
     async def wait(self) -> None:
         """Take a turn in a later round."""
-        waiter = self._loop.create_future()
+        waiter = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         await waiter
 
     def _use(self) -> None:
         if self._left == _TURNS:
-            self._loop.call_soon(self._next_round)
+            asyncio.get_running_loop().call_soon(self._next_round)
         self._left -= 1
 
     def _next_round(self) -> None:
@@ -220,7 +222,7 @@ class AsyncBody:
         self._cut: list[bytes] = []  # of the last piece taken, last one first
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._turns = _turns.setdefault(self._loop, _Turns(self._loop))
+        self._turns = _turns.setdefault(self._loop, _Turns())
         self._closed: asyncio.Future[None] = self._loop.create_future()
         self._departure = _Departure(receive) if callable(receive) else receive
         self._owns_departure = callable(receive)

@@ -123,6 +123,7 @@ class Job:
         if self.bundle.compress != "stored" or self.bundle.format in CODINGS:
             coding = CODINGS.get(self.bundle.format)
             coder = signature(coding, self.bundle.level)
+        if self.bundle.compress != "stored" and self.bundle.format == "zip":
             members = self._with_coded_sizes(members)
         assembly = assemble(self.bundle, members, self._policy, base_etag=base_etag, coder=coder)
         self._weigh(entry.size for entry in assembly.entries)

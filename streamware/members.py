@@ -112,12 +112,12 @@ class Members(MutableSequence[Member]):
         if self._shared:
             self._part()
         row = len(self._names)
-        self._names.append(name)
         if kind == OBJECT:
             if content is not None:
                 self._put_object(row, content)
         else:
-            self._texts.put(row, content)
+            self._texts.put(row, content)  # first of all: what is no text fails here, and leaves no half of a row
+        self._names.append(name)
         self._flags.append(kind | may_exceed_4gib * _EXCEEDS | passthrough * _PASSES)
         if size is not None:
             self._columns[0].put(row, size)
@@ -192,7 +192,7 @@ class Members(MutableSequence[Member]):
 
     def hold(self, kind: type) -> bool:
         """Whether some content is an object of this type."""
-        return any(type(stored) is kind for stored in self._objects)
+        return any(isinstance(stored, kind) for stored in self._objects)
 
     def name(self, index: int) -> str:
         return self._names[index]
@@ -219,6 +219,8 @@ class Members(MutableSequence[Member]):
         self._shared = made._shared = True
         made._take(self)
         return made
+
+    __copy__ = snapshot
 
     def _packed(self, content: Content | None) -> tuple[int, Any]:
         """The kind of a content, and what stands for it."""

@@ -24,6 +24,7 @@ from streamware.errors import (
     TooSlow,
 )
 from streamware.formats.framing import BLOCK, FullBlocks, content_span, frames, full_blocks
+from streamware.formats.zip_records import MAX_32
 from streamware.line import Line
 from streamware.model import Chunks, Source
 from streamware.openings import Place
@@ -32,9 +33,7 @@ from streamware.plan import Entry, Known, Table
 from streamware.policy import Policy
 from streamware.recall import Recall, Sums
 
-__all__ = ["LIMIT_32", "Foreign", "Passage", "Waits", "own"]
-
-LIMIT_32 = 0xFFFFFFFF
+__all__ = ["Foreign", "Passage", "Waits", "own"]
 
 Waits = Generator[None, None, None]
 
@@ -249,7 +248,8 @@ class Passage:
                 raise ChecksumMismatch(f"CRC-32 is {crc:08x}, and {entry.crc32:08x} was promised")
             self._known.learn_crc32(run.member, crc)
             self._recall.done(run.member)
-            self._known.sizes[run.member] = run.got
+            if entry.size is None:
+                self._known.sizes[run.member] = run.got
         elif run.stop == entry.size:
             run.sums.finish()
         if wanted:
@@ -283,10 +283,12 @@ class Passage:
     def proved(self, member: int, crc: int, size: int, coded: int) -> None:
         """``coded`` bytes that came deflated are this: their content is what counts from here on."""
         self.bytes_in += size - coded
-        self._bounded(0, self._entries[member])
+        entry = self._entries[member]
+        self._bounded(size if entry.size is None else 0, entry)
         self._known.learn_crc32(member, crc)
         self._recall.done(member)
-        self._known.sizes[member] = size
+        if entry.size is None:
+            self._known.sizes[member] = size
 
     # --- counting and waiting ---
 
@@ -304,7 +306,7 @@ class Passage:
         most = self._policy.max_bundle_bytes
         if most is not None and self.bytes_in > most:
             raise LimitExceeded(f"A bundle has at most {most} bytes of content on this server.")
-        if got >= LIMIT_32 and not entry.may_exceed_4gib:
+        if got >= MAX_32 and not entry.may_exceed_4gib:
             raise MemberTooLarge(f"a member of unknown size, not announced with may_exceed_4gib, has {got} bytes")
 
     def _wait(self, come: Callable[[], bool]) -> Waits:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from struct import Struct
 
 from streamware.coding import Pieces
-from streamware.errors import ChecksumMismatch, MemberTooLarge, SizeMismatch
+from streamware.errors import ChecksumMismatch, SizeMismatch
 from streamware.model import Chunks
 from streamware.plan import Entry
 
@@ -22,7 +22,6 @@ __all__ = ["DEFLATED", "PLAIN", "TRAILER", "Rest", "passed"]
 
 PLAIN, DEFLATED = b"\0", b"\1"
 TRAILER = Struct("<IQ")  # CRC-32 and size
-_LIMIT_32 = 0xFFFFFFFF
 
 
 class Rest:
@@ -51,7 +50,6 @@ def passed(pieces: Pieces, entry: Entry, proved: Callable[[int, int, int], None]
 
     :param proved: told, before the last of them, the checksum and size of the content, and the bytes that came.
     :raises SizeMismatch, ChecksumMismatch: the content is not what was declared.
-    :raises MemberTooLarge: its 32-bit framing cannot say its size.
     """
     held = last = b""  # the last two: DEFLATE, and perhaps the trailer
     coded = 0
@@ -71,7 +69,5 @@ def passed(pieces: Pieces, entry: Entry, proved: Callable[[int, int, int], None]
         raise SizeMismatch(f"{size} bytes of content came deflated, and {entry.size} were promised")
     if entry.crc32 not in (None, crc):
         raise ChecksumMismatch(f"CRC-32 is {crc:08x}, and {entry.crc32:08x} was promised")
-    if entry.size is None and size >= _LIMIT_32 and not entry.may_exceed_4gib:
-        raise MemberTooLarge(f"a member of unknown size, not announced with may_exceed_4gib, has {size} bytes")
     proved(crc, size, coded)
     yield held

@@ -9,11 +9,10 @@ from collections.abc import Callable
 
 from streamware.coding import Parts
 from streamware.errors import MemberTooLarge, SizeMismatch, StreamwareError
+from streamware.formats.zip_records import MAX_32
 from streamware.line import Late
 
 __all__ = ["Tally"]
-
-_LIMIT_32 = 0xFFFFFFFF
 
 
 class Tally:
@@ -63,7 +62,7 @@ class Tally:
     def _passes(self, piece: bytes) -> bytes:
         low, high, start = self._low, self._high, self.count
         self.count = count = start + len(piece)
-        if count >= _LIMIT_32 and self._bounded:
+        if count >= MAX_32 and self._bounded:
             raise self._named(
                 MemberTooLarge(f"a member of unknown size, not announced with may_exceed_4gib, came to {count} bytes")
             )

@@ -7,7 +7,8 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from io import BytesIO
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 from streamware import Archiver, Bundle, Member, Policy
 from streamware.coding import BLOCK, coded_key
 from streamware.errors import BodyClosed, MemberChanged, MemberNotFound, SizeMismatch, StreamwareError
+from streamware.ledger import MemoryLedger
 from streamware.plan import Method
 from tests.synthetic import Synthetic, content, read
 from tests.unit.test_pump import Failing, drain
@@ -81,6 +83,26 @@ def test_what_comes_to_more_or_less_than_before_breaks_and_is_learned_anew(archi
     assert error.member == "a.txt"
     assert b"b.txt" not in got
     assert read(archiver, bundle) == whole
+
+
+class Asked(MemoryLedger):
+    """Counts how often it is asked what members come to."""
+
+    times = 0
+
+    def coded(self, keys: Sequence[bytes]) -> dict[bytes, int]:
+        self.times += 1
+        return super().coded(keys)
+
+
+@pytest.mark.parametrize(("name", "times"), [("b.zip", 1), ("b.tar", 0), ("b.tar.gz", 0), ("b.tar.zst", 0)])
+def test_only_what_compresses_member_by_member_asks_what_they_come_to(name: str, times: int) -> None:
+    with closing(Archiver()) as archiver:
+        archiver.ledger = asked = Asked()
+        bundle = Bundle(name, compress="deflate")
+        bundle.add(Member("a.txt", Synthetic(5, 1)))
+        read(archiver, bundle)
+        assert asked.times == times
 
 
 def test_members_that_cannot_be_had_are_left_out_in_the_middle(archiver: Archiver) -> None:

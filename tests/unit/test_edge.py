@@ -7,6 +7,7 @@ import gc
 import random
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -449,6 +450,16 @@ def test_bodies_are_counted_while_they_are_open() -> None:
         return counts
 
     assert trial(act) == [2, 1, 0, 0]
+
+
+def test_nothing_is_kept_of_a_loop_that_ended() -> None:
+    async def act() -> weakref.ref[asyncio.AbstractEventLoop]:
+        assert [piece async for piece in AsyncBody(archiver(), Body(b"1"))] == [b"1"]
+        return weakref.ref(asyncio.get_running_loop())
+
+    ended = trial(act)
+    gc.collect()
+    assert ended() is None
 
 
 def test_no_news_is_lost_between_threads_and_loop() -> None:

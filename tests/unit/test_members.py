@@ -51,6 +51,7 @@ MEMBERS = st.builds(
     comment=ANY,
     may_exceed_4gib=st.booleans(),
     digest=st.none() | st.binary(min_size=32, max_size=32),
+    passthrough=st.booleans(),
 )
 
 
@@ -176,6 +177,25 @@ def test_a_download_is_of_the_members_as_they_were() -> None:
     body.close()
     assert b"first" in whole
     assert b"second" not in whole
+
+
+def test_a_copy_is_a_list_of_its_own() -> None:
+    bundle = Bundle("b.zip")
+    bundle.add_data("first", b"1")
+    copied = copy.copy(bundle.members)
+    copied.append(Member("second", Data(b"2")))
+    bundle.add_data("third", b"3")
+    assert [member.name for member in bundle.members] == ["first", "third"]
+    assert [member.name for member in copied] == ["first", "second"]
+
+
+def test_what_cannot_be_added_leaves_no_trace() -> None:
+    bundle = Bundle("b.zip")
+    bundle.add_data("first", b"1")
+    with pytest.raises(AttributeError):
+        bundle.add_url(5, "wrong")  # type: ignore[arg-type]
+    bundle.add_file("second")
+    assert bundle.members == [Member("first", Data(b"1")), Member("second", File("second"))]
 
 
 # --- columns -----------------------------------------------------------------------------------------------------
