@@ -112,8 +112,11 @@ def test_slow_clients_of_a_server_with_threads_cost_little(large: Path) -> None:
             run([Client(address, asked)], [], 0.5)  # what is loaded with the first request is loaded now
             pid = int(server.get("/healthz").body)
             idle, probe = Usage.of(pid), Probe()
+            readers = []
+            for _ in range(SLOW):  # all at once they would fill the system's buffers together, with all of the server
+                readers.append(Client(address, asked))
+                time.sleep(0.03)
             with probe.watching(server.port):
-                readers = [Client(address, asked) for _ in range(SLOW)]
                 peak = run(readers, [], SLOW_SECONDS, pid)
             worst, grown = max(probe.waits), peak - idle.resident
             came = sorted(reader.came / MIB / SLOW_SECONDS for reader in readers)
