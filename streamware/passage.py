@@ -85,6 +85,7 @@ class Passage:
         self.place: Place = (0, 0)
         self.bytes_in = 0  # content read so far
         self.deadline: float | None = None  # when it must have ended, as time.monotonic() counts
+        self.sparing = False  # the member that was opened last is read in smaller pieces than usual, to spare memory
         self.hurry = False  # the consumer holds bytes that it would rather send than have joined with late ones
 
     def ready(self) -> bool:
@@ -144,6 +145,8 @@ class Passage:
                 chunks = self._chunks = self._ahead.take(early)
         finally:
             self._opening = None
+        whole = self._policy.chunk_bytes
+        self.sparing = getattr(chunks, "piece_bytes", whole) < whole
         if self._stopped():  # abort() came while there was nothing yet that it could have stopped
             chunks.abort()
 

@@ -174,18 +174,21 @@ class Body:
             large, self._next_large = self._next_large, b""
             return large
         joined, self._gathered = self._gathered, []
+        passage = self._passage
         size = sum(map(len, joined))
         try:
             while size < self._piece_bytes:
-                self._passage.hurry = bool(joined)
+                passage.hurry = bool(joined)
                 part = next(self._parts)
                 if part is None:
                     if joined:
                         break
-                elif len(part) >= (self._piece_bytes if joined else _JOIN):
+                elif len(part) >= (_JOIN if passage.sparing or not joined else self._piece_bytes):
                     if not joined:
                         return part
-                    # PERF: to copy it for the sake of the header before it costs more than to send that alone.
+                    # PERF: to copy it for the sake of the header before it costs more than to send that alone. And
+                    # what was read in small pieces stays small: joined again, it cost 100 slow clients 0.2 of the CPU
+                    # time on gunicorn, 0.3 on uvicorn, and twice the memory.
                     self._next_large = part
                     break
                 elif part:

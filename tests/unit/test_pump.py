@@ -8,6 +8,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -250,6 +251,23 @@ def test_a_large_piece_is_not_copied_for_the_header_before_it() -> None:
     large = [piece for piece in pieces if len(piece) == 300_000]
     assert len(large) >= 4
     assert len(b"".join(pieces)) == body.length
+
+
+def test_what_is_read_in_small_pieces_to_spare_memory_is_not_joined_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(content(600_000, 0))
+    bodies, sizes = [], []
+    for _ in range(17):  # files that are read at the same time, one more than in large pieces
+        bundle = Bundle("b.zip")
+        bundle.add_file(path)
+        bodies.append(Archiver().open(bundle))
+        sizes.append([len(next(bodies[-1]))])
+    for body, pieces in zip(bodies, sizes, strict=True):
+        pieces += map(len, body)
+        body.close()
+    large, small = max(sizes[0]), max(sizes[-1])
+    assert large >= 256 * 1024
+    assert small <= 65 * 1024
 
 
 class Serial(Synthetic):
