@@ -32,7 +32,7 @@ FLOORS = {
         # Synchronous I/O.
         1: """
             checksums line coding tally passing recall crew pumps pumped early ahead passage walk pump
-            versions ledger ledger_session ledger_tables ledger_writer shared_ledger
+            versions ledger memory_ledger singles ledger_session ledger_tables ledger_writer shared_ledger
             proxy exchange answer dial slots traces
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped
@@ -80,12 +80,13 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
+    "memory_ledger": {"ledger", "singles"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
     "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
-    "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
-    "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
+    "ledger_writer": {"ledger", "ledger_session", "ledger_tables", "memory_ledger"},
+    "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer", "memory_ledger"},
     "sources.generated": {"checksums"},
     "sources.gzipped": {"checksums", "passing"},
     "sources.own": {"sources.file", "sources.generated"},
