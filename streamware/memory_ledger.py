@@ -75,9 +75,10 @@ class MemoryLedger(Ledger):
             for version in versions:
                 single = self._singles.pop(version)
                 if single is not None:
-                    if single.since >= oldest:
-                        self._singles.put(version, single.crc32, single.since, now)
-                        found[version] = {0: single.crc32}
+                    _, crc, since, _ = single
+                    if since >= oldest:
+                        self._singles.put(version, crc, since, now)
+                        found[version] = {0: crc}
                     continue
                 known = self._versions.pop(version, None)
                 if known is None:
@@ -121,16 +122,16 @@ class MemoryLedger(Ledger):
     def _learn(self, version: bytes, block: int, crc32: int, now: int, news: list[Learned] | None) -> None:
         single = self._singles.pop(version)
         known = self._versions.pop(version, None) if single is None else None
-        since = single.since if single is not None else now if known is None else known[0]
+        since = single[2] if single is not None else now if known is None else known[0]
         again = since + self._again < now
         if again:
             since = now
         if block == 0 and known is None:
-            changed = single is None or single.crc32 != crc32
+            changed = single is None or single[1] != crc32
             self._singles.put(version, crc32, since, now)
         else:
             if known is None:
-                known = array("Q", (0, 0) if single is None else (0, 0, single.crc32))
+                known = array("Q", (0, 0) if single is None else (0, 0, single[1]))
                 self._blocks += single is not None
             known[0], known[1] = since, now
             changed = self._put(known, block, crc32)
@@ -139,7 +140,8 @@ class MemoryLedger(Ledger):
             news.extend((version, *pair) for pair in (((0, crc32),) if known is None else _pairs(known)))
         elif news is not None and changed:
             news.append((version, block, crc32))
-        if self._count() > self._max_versions or self._blocks + len(self._singles) > self._max_blocks:
+        singles = self._singles.count
+        if len(self._versions) + singles > self._max_versions or self._blocks + singles > self._max_blocks:
             self._shrink()
 
     def _put(self, known: array[int], block: int, crc32: int) -> bool:
@@ -226,18 +228,18 @@ class MemoryLedger(Ledger):
             self._singles.pop(version)
 
     def _count(self) -> int:
-        return len(self._versions) + len(self._singles)
+        return len(self._versions) + self._singles.count
 
     def _shrink(self) -> None:
         """Make room, and somewhat more than is needed right now."""
         versions = self._max_versions - min(_TOGETHER, self._max_versions // _TOGETHER)
         blocks = self._max_blocks - self._max_blocks // _TOGETHER
         old: list[bytes] = []  # of the others, the one of last use first
-        while self._count() > versions or (self._blocks + len(self._singles) > blocks and self._count() > 1):
+        while self._count() > versions or (self._blocks + self._singles.count > blocks and self._count() > 1):
             if not old:
                 old = list(islice(self._versions, _TOGETHER))[::-1]
-            single = self._singles.oldest()
-            if single is None or (old and self._versions[old[-1]][1] < single.used):
+            used = self._singles.oldest()
+            if used is None or (old and self._versions[old[-1]][1] < used):
                 self._drop(old.pop())  # never the one that has just been of use, which is the last
             else:
                 self._singles.drop_oldest()

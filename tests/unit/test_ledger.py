@@ -248,15 +248,6 @@ def test_one_block_or_many_leave_in_one_order() -> None:
     assert ledger.sums([V1, V2, V3, V4]) == {V1: {7: 1}, V2: {0: 1, 1: 2}, V4: {0: 1}}
 
 
-def test_keys_of_one_table_are_few() -> None:
-    """Whoever chooses names until their keys meet makes nobody search for long."""
-    ledger = MemoryLedger()
-    keys = [number.to_bytes(8, "big") * 2 for number in range(0, 3_000 << 32, 1 << 32)]
-    for key in keys:
-        ledger.learn(key, 0, 5)
-    assert list(ledger.sums(keys)) == keys[-256:]
-
-
 def test_a_key_is_not_found_across_two() -> None:
     ledger = MemoryLedger(max_versions=3)
     ledger.learn(bytes(16), 0, 0)
