@@ -15,9 +15,10 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
-from streamware.ledger import Learned, MemoryLedger
+from streamware.ledger import Learned
 from streamware.ledger_session import Complaints, Session, Task
 from streamware.ledger_tables import Tables
+from streamware.memory_ledger import MemoryLedger
 
 __all__ = ["IDLE_SECONDS", "Pause", "Writer"]
 

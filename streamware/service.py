@@ -20,8 +20,9 @@ from streamware.crew import Crew, Room, usable_cores
 from streamware.errors import BodyClosed, LengthUnknown, PreconditionFailed, RangeNotSatisfiable, StreamwareError
 from streamware.hosting import Host, host_of
 from streamware.job import Job, Subrequest
-from streamware.ledger import Ledger, MemoryLedger
+from streamware.ledger import Ledger
 from streamware.links import Link, Links
+from streamware.memory_ledger import MemoryLedger
 from streamware.model import Bundle, Observer
 from streamware.plan import Window
 from streamware.policy import Policy

@@ -20,10 +20,11 @@ from functools import partial
 from typing import Any, TypeVar
 
 from streamware.errors import LedgerError
-from streamware.ledger import BLOCK_BYTES, EXPIRY_SECONDS, Ledger, MemoryLedger
+from streamware.ledger import BLOCK_BYTES, EXPIRY_SECONDS, Ledger
 from streamware.ledger_session import Session, Task
 from streamware.ledger_tables import Answer, NewerSchema, Tables
 from streamware.ledger_writer import IDLE_SECONDS, Pause, Writer
+from streamware.memory_ledger import MemoryLedger
 
 __all__ = ["SqlLedger"]
 

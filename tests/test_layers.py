@@ -33,7 +33,7 @@ FLOORS = {
         1: """
             checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
             passage walk pump
-            versions ledger ledger_session ledger_tables ledger_writer shared_ledger
+            versions ledger memory_ledger singles ledger_session ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
@@ -83,12 +83,13 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
+    "memory_ledger": {"ledger", "singles"},
     "links": {"job"},
     "service": {"admission", "job", "links"},
     "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
-    "ledger_writer": {"ledger", "ledger_session", "ledger_tables"},
-    "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer"},
+    "ledger_writer": {"ledger", "ledger_session", "ledger_tables", "memory_ledger"},
+    "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer", "memory_ledger"},
     "sources.generated": {"checksums"},
     "sources.gzipped": {"checksums", "passing"},
     "sources.own": {"sources.file", "sources.generated"},

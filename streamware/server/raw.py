@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from mimetypes import MimeTypes
 
-from streamware.ledger import MemoryLedger
+from streamware.memory_ledger import MemoryLedger
 from streamware.model import File
 from streamware.plan import Entry, Extent, Known, Method, Plan, Segment, Table
 from streamware.policy import Policy

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from streamware import Archiver, Bundle, Conditions, Policy
 from streamware.formats.framing import BLOCK, framed_length, frames
-from streamware.ledger import MemoryLedger
+from streamware.memory_ledger import MemoryLedger
 
 _BLOCKS = 4 * BLOCK
 _SIZES = (0, 1, 65536, 65537, _BLOCKS - 1, _BLOCKS, _BLOCKS + 1, 2 * _BLOCKS, 2 * _BLOCKS + 1, 300_000, 700_001)

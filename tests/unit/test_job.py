@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import io
 import json
 import os
@@ -11,6 +12,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path as FilePath
 from typing import Any
@@ -22,6 +24,7 @@ from streamware.checksums import crc32
 from streamware.errors import ChecksumMismatch, MemberChanged, MemberError, MemberNotFound, SourceError
 from streamware.model import Chunks, Facts, Path
 from streamware.sources.generated import DataChunks
+from streamware.sources.upstream import UpstreamSource
 from tests.faults.upstreams import Peer, Request, Script, ScriptedUpstream, answer, content, free_port
 from tests.synthetic import Synthetic, read
 
@@ -175,6 +178,25 @@ def test_no_more_comes_along_than_may_be_held() -> None:
         assert len(unzipped(read(archiver, urls(upstream, *(f"/{n}" for n in range(10)))))) == 10
         assert [line.partition(" ")[0] for line in upstream.asked].count("HEAD") == 7
         archiver.close()
+
+
+def test_what_holds_it_counts_as_well() -> None:
+    policy = Policy(probe_connections=1)
+    archiver = Archiver(replace(policy, held_bytes=policy.inline_bytes + 3_000))
+    with ScriptedUpstream(content(b"x")) as upstream:
+        assert len(unzipped(read(archiver, urls(upstream, *(f"/{n}" for n in range(30)))))) == 30
+        assert [line.partition(" ")[0] for line in upstream.asked].count("HEAD") == 20
+        archiver.close()
+
+
+def test_what_came_along_is_held_without_its_source(archiver: Archiver) -> None:
+    with ScriptedUpstream(content(b"x" * 3000)) as upstream:
+        reply = archiver.respond(urls(upstream, *(f"/{n}" for n in range(50))))
+        gc.collect()
+        assert sum(isinstance(made, UpstreamSource) for made in gc.get_objects()) <= 5
+        assert set(unzipped(b"".join(reply.body)).values()) == {b"x" * 3000}
+        assert len(upstream.asked) == 50
+        reply.body.close()
 
 
 def test_nobody_is_asked_for_a_bundle_with_a_name_that_is_refused(archiver: Archiver) -> None:

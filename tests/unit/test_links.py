@@ -34,9 +34,9 @@ from streamware.errors import (
     SizeMismatch,
     SizeUnknown,
 )
-from streamware.ledger import MemoryLedger
 from streamware.links import Links
 from streamware.manifest import from_json, parse_link, to_json
+from streamware.memory_ledger import MemoryLedger
 from streamware.model import Data, Facts, File, Member, Path, Source, Stream, Tree, Url
 from streamware.reply import Conditions, Reply
 from streamware.semantics import is_strong

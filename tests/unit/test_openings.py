@@ -11,7 +11,7 @@ import pytest
 
 from streamware import Archiver, Bundle, Conditions, Member, Policy
 from streamware.job import Job
-from streamware.ledger import MemoryLedger
+from streamware.memory_ledger import MemoryLedger
 from streamware.openings import openings
 from streamware.plan import Window
 from streamware.proxy import Upstream

@@ -21,7 +21,7 @@ import sqlalchemy
 from streamware import ledger_tables, ledger_writer, shared_ledger
 from streamware.checksums import crc32
 from streamware.errors import LedgerError
-from streamware.ledger import MemoryLedger
+from streamware.memory_ledger import MemoryLedger
 from streamware.shared_ledger import SqlLedger
 from tests.hosts.postgres import Cluster
 from tests.unit.test_ledger import best_of
