@@ -190,6 +190,13 @@ class Members(MutableSequence[Member]):
         """What the content of a member is."""
         return _content(self._stored(index), self._flags[index] & _KIND, self._roots)
 
+    def file(self, index: int) -> tuple[str, str | None] | None:
+        """The path and the root of a local file of which nothing but its content is told; None for any other."""
+        kind = self._flags[index] - FILE
+        if kind < 0 or kind > _KIND - FILE or self._columns[6][index] is not None:
+            return None
+        return self._texts[index], self._roots[kind - _ROOTED + FILE] if kind else None  # type: ignore[return-value]
+
     def hold(self, kind: type) -> bool:
         """Whether some content is an object of this type."""
         return any(type(stored) is kind for stored in self._objects)
