@@ -76,19 +76,20 @@ class Table:
             self.append(entry)
 
     def append(self, entry: Entry) -> None:
-        row = len(self._ends)
-        if entry.comment:
-            self._comments[row] = entry.comment
-        if entry.coded is not None:
-            self._coded[row] = entry.coded
-        self._names += entry.name
-        self._ends.append(len(self._names))
-        self._names.append(0)
-        self.sizes.append(-1 if entry.size is None else entry.size)
-        self.crcs.append(-1 if entry.crc32 is None else entry.crc32)
-        self.modified.append(entry.modified)
-        self._modes.append(entry.mode)
-        self.flags.append(entry.method | entry.may_exceed_4gib * _EXCEEDS | entry.passthrough * PASSES)
+        name, size, crc32, modified, mode, method, comment, exceeds, coded, passthrough = entry
+        names, ends = self._names, self._ends
+        if comment:
+            self._comments[len(ends)] = comment
+        if coded is not None:
+            self._coded[len(ends)] = coded
+        names += name
+        ends.append(len(names))
+        names.append(0)
+        self.sizes.append(-1 if size is None else size)
+        self.crcs.append(-1 if crc32 is None else crc32)
+        self.modified.append(modified)
+        self._modes.append(mode)
+        self.flags.append(method | exceeds * _EXCEEDS | passthrough * PASSES if exceeds or passthrough else method)
 
     def digest(self, into: Hash) -> None:
         """Feed everything that decides the layout to a hash, unambiguously."""

@@ -154,10 +154,8 @@ class Passage:
         return drawn[1] if drawn is not None and drawn[0] == member else self._source_of(member)
 
     def at_once(self, member: int, size: int) -> bytes | None:
-        """All of a small member whose source waits for nobody; its checksum is then known. None: it is not such a one.
-
-        PERF: 7 us for a file, where opening, summing and closing it in steps takes 18.
-        """
+        """All of a small member whose source waits for nobody; its checksum is then known. None: it is not such a one."""
+        # PERF: 7 us for a file, where opening, summing and closing it in steps takes 18.
         if self._ahead is not None and self._ahead.cares(member):
             return None
         source = self._source(member)
@@ -165,8 +163,7 @@ class Passage:
         if read is None:
             self._drawn = member, source
             return None
-        if self._aborted:
-            raise BodyClosed("aborted")
+        self._check_going()
         data = read(0, size)
         if len(data) != size:
             raise SizeMismatch(f"a member gave {len(data)} bytes, and {size} were promised")
@@ -180,11 +177,11 @@ class Passage:
     def small(self, member: int, size: int) -> Generator[None, None, bytes]:
         """All of a small member, beside whatever is open; its checksum is then known."""
         data = self.at_once(member, size)
-        if data is not None:
-            return data
-        pieces: list[bytes] = []
-        yield from self.aside(member, 0, size, pieces)
-        return b"".join(pieces)
+        if data is None:
+            pieces: list[bytes] = []
+            yield from self.aside(member, 0, size, pieces)
+            data = b"".join(pieces)
+        return data
 
     def aside(self, member: int, start: int, stop: int, kept: list[bytes] | None = None) -> Waits:
         """Read a run of a member that is not sent, beside whatever is open."""

@@ -156,9 +156,9 @@ class Layout(Protocol):
         holds, once the checksum is known.
         """
 
-    def records(self, item: int, stop: int, known: Known) -> list[bytes]:
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
         """The records at the items from ``item`` on, as ``segments`` would give them, of a plan of known length; no
-        further than to ``stop``, or to where a checksum is not known.
+        further than to ``stop``, to where a checksum is not known, or to the one that makes them ``most`` bytes.
         """
 
     def lengths(self, known: Known) -> Iterator[int | None]:

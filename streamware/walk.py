@@ -31,7 +31,7 @@ from streamware.tally import Tally
 
 __all__ = ["Walk"]
 
-_RECORDS = 500  # joined into one piece; some 40 KiB
+_RECORDS = 64 * 1024  # bytes of records joined into one piece
 
 
 class Walk:
@@ -180,7 +180,7 @@ class Walk:
             yield b"".join(joined)
             joined.clear()
         while layout.members <= item < end:
-            records = layout.records(item, min(item + _RECORDS, end), self._known)
+            records = layout.records(item, end, self._known, _RECORDS)
             if not records:
                 break
             yield b"".join(records)

@@ -70,7 +70,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "manifest": {"members", "manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip_shape": {"entries", "formats.dos_time", "formats.framing", "formats.zip_records"},
     "formats.zip": {"entries", "formats.zip_shape", "formats.zip_records"},
-    "assemble": {"members", "formats.names", "formats.tar", "formats.zip", "policy"},
+    "assemble": {"facts", "members", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
     "ahead": {"crew", "early", "openings", "policy"},

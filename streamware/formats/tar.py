@@ -86,7 +86,7 @@ class TarLayout:
         size = 0 if entry.method is Method.DIRECTORY else entry.size or 0
         return _headers(member, entry, size), bytes(_padding(size))
 
-    def records(self, item: int, stop: int, known: Known) -> list[bytes]:
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
         return []
 
     def lengths(self, known: Known) -> Iterator[int | None]:

@@ -162,7 +162,7 @@ class ZipLayout:
     def around(self, member: int, crc32: int) -> tuple[bytes, bytes]:
         return self._local_header(member, shape_of(self._entries, member, self._inline_bytes), crc32), b""
 
-    def records(self, item: int, stop: int, known: Known) -> list[bytes]:
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
         members, crcs = self._members, self._entries.crcs
         made: list[bytes] = []
         for member in range(item - members, min(stop - members, members)):
@@ -173,7 +173,11 @@ class ZipLayout:
                 if learned is None:
                     break
                 crc = learned
-            made.append(self._central_header(member, shape, crc, known))
+            record = self._central_header(member, shape, crc, known)
+            made.append(record)
+            most -= len(record)
+            if most <= 0:
+                break
         return made
 
     def _member(self, member: int) -> tuple[Segment, ...]:

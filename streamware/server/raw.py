@@ -99,7 +99,7 @@ class _Single:
     def around(self, member: int, crc32: int) -> tuple[bytes, bytes]:
         return b"", b""
 
-    def records(self, item: int, stop: int, known: Known) -> list[bytes]:
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
         return []
 
     def lengths(self, known: Known) -> Iterator[int | None]:
