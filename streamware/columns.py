@@ -91,15 +91,33 @@ class Blobs:
         starts[row], self._lengths[row] = len(self._bytes), len(value)
         self._bytes += value
 
+    def __bool__(self) -> bool:
+        """Whether any row was ever set."""
+        return bool(self._starts)
+
     def __getitem__(self, row: int) -> bytes | None:
-        if row >= len(self._starts):
-            return None
-        start = self._starts[row]
-        return None if start == _NONE else bytes(self._bytes[start : start + self._lengths[row]])
+        found = self.find(row)
+        return None if found is None else bytes(found)
 
     def all(self, rows: int) -> Iterator[bytes | None]:
         """The first ``rows``, in order."""
-        return map(self.__getitem__, range(rows)) if self._starts else repeat(None, rows)
+        return (None if found is None else bytes(found) for found in self.find_all(rows))
+
+    def find(self, row: int) -> bytearray | None:
+        """A copy of what stands in a row, for who makes something else of it."""
+        if row >= len(self._starts):
+            return None
+        start = self._starts[row]
+        return None if start == _NONE else self._bytes[start : start + self._lengths[row]]
+
+    def find_all(self, rows: int) -> Iterator[bytearray | None]:
+        """``find`` of the first ``rows``, in order; faster than one by one."""
+        together = self._bytes
+        found = (
+            None if start == _NONE else together[start : start + length]
+            for start, length in zip(self._starts, self._lengths, strict=True)
+        )
+        return chain(found, repeat(None, rows - len(self._starts)))
 
     def copy(self) -> Blobs:
         made = Blobs()
@@ -117,18 +135,19 @@ class Texts:
 
     def __bool__(self) -> bool:
         """Whether any row was ever set."""
-        return bool(self._blobs._starts)
+        return bool(self._blobs)
 
     def put(self, row: int, value: str | None) -> None:
         self._blobs.put(row, None if value is None else value.encode("utf-8", "surrogatepass"))
 
     def __getitem__(self, row: int) -> str | None:
-        raw = self._blobs[row]
+        raw = self._blobs.find(row)
         return None if raw is None else raw.decode("utf-8", "surrogatepass")
 
     def all(self, rows: int) -> Iterator[str | None]:
         """The first ``rows``, in order."""
-        return map(self.__getitem__, range(rows)) if self else repeat(None, rows)
+        found = self._blobs.find_all(rows)
+        return (None if raw is None else raw.decode("utf-8", "surrogatepass") for raw in found)
 
     def copy(self) -> Texts:
         made = Texts()

@@ -49,6 +49,14 @@ class Row(NamedTuple):
         return _content(self.stored, self.flags & _KIND, self.roots)
 
     @property
+    def file(self) -> tuple[str, str | None] | None:
+        """The path and the root of a local file; None: it is something else."""
+        kind = self.flags & _KIND
+        if kind < FILE:
+            return None
+        return self.stored, None if kind == FILE else self.roots[kind - _ROOTED]
+
+    @property
     def is_directory(self) -> bool:
         return self.stored is None
 
@@ -190,6 +198,13 @@ class Members(MutableSequence[Member]):
         """What the content of a member is."""
         return _content(self._stored(index), self._flags[index] & _KIND, self._roots)
 
+    def file(self, index: int) -> tuple[str, str | None] | None:
+        """The path and the root of a local file of which nothing but its content is told; None for any other."""
+        kind = self._flags[index] & _KIND
+        if kind < FILE or self._columns[6][index] is not None:
+            return None
+        return self._stored(index), None if kind == FILE else self._roots[kind - _ROOTED]
+
     def hold(self, kind: type) -> bool:
         """Whether some content is an object of this type."""
         return any(isinstance(stored, kind) for stored in self._objects)
@@ -198,9 +213,11 @@ class Members(MutableSequence[Member]):
         return self._names[index]
 
     def briefly(self) -> Iterator[tuple[int, Any, int | None]]:
-        """Kind, what is stored, and declared size of each member."""
+        """Kind, the content itself of an OBJECT, and declared size of each member."""
+        count = len(self._names)
         kinds = (min(flags & _KIND, FILE) for flags in self._flags)
-        return zip(kinds, self._all_stored(), self._columns[0].all(len(self._names)), strict=True)
+        objects = chain(self._objects, repeat(None, count - len(self._objects)))
+        return zip(kinds, objects, self._columns[0].all(count), strict=True)
 
     def untrusted(self) -> Iterator[tuple[int, tuple[object, ...]]]:
         """The URLs that do not come from the operator's code, mirrors included, by member."""

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import IntEnum
-from itertools import chain
-from operator import sub
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from streamware.entries import Entry, Method, Table
 
 __all__ = [
     "Coded",
@@ -35,138 +34,6 @@ __all__ = [
     "Table",
     "Window",
 ]
-
-
-class Method(IntEnum):
-    """How a member's bytes stand in the archive; what each means in bytes is the format's affair."""
-
-    PLAIN = 0  # as they are
-    DEFLATE = 1  # really compressed: the length is known only afterwards
-    DIRECTORY = 2  # no bytes at all
-    AUTO = 3  # as DEFLATE, unless the first block shows that it would not shrink
-
-
-class Entry(NamedTuple):
-    """One member with its facts settled: all that decides its place and its records.
-
-    ``name`` is clean, unique UTF-8 in NFC; a directory's ends in ``/``. ``size`` and ``crc32`` None: not known before
-    the bytes have passed. ``modified`` is Unix seconds, ``mode`` the permission bits.
-    """
-
-    name: bytes
-    size: int | None
-    crc32: int | None
-    modified: int
-    mode: int
-    method: Method
-    comment: bytes = b""
-    may_exceed_4gib: bool = False
-    coded: int | None = None  # the size it is known to come to when it is really compressed
-    passthrough: bool = False  # its source may give it deflated already; else it is as ``method`` says
-
-
-class Hash(Protocol):
-    """What ``hashlib`` makes."""
-
-    def update(self, data: bytes | memoryview, /) -> None: ...
-
-
-class Table:
-    """A sequence of entries kept in columns: some 40 bytes a member beside its name.
-
-    The columns may be read as they stand: ``sizes`` and ``crcs`` with -1 for what is not known; ``flags`` 0 is PLAIN
-    with nothing special about it.
-    """
-
-    __slots__ = ("_coded", "_comments", "_ends", "_last", "_modes", "_names", "crcs", "flags", "modified", "sizes")
-
-    def __init__(self, entries: Iterable[Entry] = ()) -> None:
-        self._names = bytearray()  # each with a NUL behind it
-        self._ends = array("q")  # where those stand
-        self.sizes = array("q")
-        self.crcs = array("q")
-        self.modified = array("q")
-        self._modes = array("H")
-        self.flags = array("B")
-        self._comments: dict[int, bytes] = {}
-        self._coded: dict[int, int] = {}
-        self._last: tuple[int, Entry] | None = None
-        for entry in entries:
-            self.append(entry)
-
-    def append(self, entry: Entry) -> None:
-        row = len(self._ends)
-        if entry.comment:
-            self._comments[row] = entry.comment
-        if entry.coded is not None:
-            self._coded[row] = entry.coded
-        self._names += entry.name
-        self._ends.append(len(self._names))
-        self._names.append(0)
-        self.sizes.append(-1 if entry.size is None else entry.size)
-        self.crcs.append(-1 if entry.crc32 is None else entry.crc32)
-        self.modified.append(entry.modified)
-        self._modes.append(entry.mode)
-        self.flags.append(entry.method | entry.may_exceed_4gib << 7 | entry.passthrough << 6)
-
-    def digest(self, into: Hash) -> None:
-        """Feed everything that decides the layout to a hash, unambiguously."""
-        for column in (self.sizes, self.crcs, self.modified, self._modes, self.flags):
-            into.update(column.tobytes())
-        with memoryview(self._names) as names:
-            into.update(names[:-1])  # a clean name holds no NUL
-        into.update(repr(sorted(self._comments.items())).encode())
-
-    @property
-    def late(self) -> bool:
-        """Whether something is compressed whose size is known from an earlier time."""
-        return bool(self._coded)
-
-    @property
-    def ascii(self) -> bool:
-        """Whether all names are in ASCII."""
-        return self._names.isascii()
-
-    def name_lengths(self) -> Iterator[int]:
-        """Of each name, in bytes."""
-        return map(sub, self._ends, chain((0,), (end + 1 for end in self._ends)))
-
-    def comment_length(self, index: int) -> int:
-        return len(self._comments[index]) if index in self._comments else 0
-
-    def longest_comment(self) -> tuple[int, int]:
-        """The length of the longest comment, and whose it is."""
-        return max(((len(c), i) for i, c in self._comments.items()), default=(0, 0))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def __getitem__(self, index: int) -> Entry:
-        last = self._last
-        if last is not None and last[0] == index:  # PERF: a member is looked at ten times in its turn
-            return last[1]
-        end, size, crc, flags = self._ends[index], self.sizes[index], self.crcs[index], self.flags[index]
-        start = self._ends[index - 1] + 1 if index else 0
-        entry = Entry(
-            bytes(self._names[start:end]),
-            None if size < 0 else size,
-            None if crc < 0 else crc,
-            self.modified[index],
-            self._modes[index],
-            _METHODS[flags & 0x3F],
-            self._comments.get(index, b"") if self._comments else b"",
-            flags >= 0x80,
-            self._coded.get(index) if self._coded else None,
-            flags & 0x40 != 0,
-        )
-        self._last = index, entry
-        return entry
-
-    def __iter__(self) -> Iterator[Entry]:
-        return (self[i] for i in range(len(self)))
-
-
-_METHODS = tuple(Method)
 
 
 class Known:
@@ -278,7 +145,21 @@ class Layout(Protocol):
     @property
     def items(self) -> int: ...
 
+    @property
+    def inline_bytes(self) -> int:
+        """Members of known size up to this, of method PLAIN, stand as ``around`` says."""
+
     def segments(self, item: int, known: Known) -> tuple[Segment, ...]: ...
+
+    def around(self, member: int, crc32: int) -> tuple[bytes, bytes]:
+        """What stands before and behind the content of such a member, or of a directory: the same that ``segments``
+        holds, once the checksum is known.
+        """
+
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
+        """The records at the items from ``item`` on, as ``segments`` would give them, of a plan of known length; no
+        further than to ``stop``, to where a checksum is not known, or to the one that makes them ``most`` bytes.
+        """
 
     def lengths(self, known: Known) -> Iterator[int | None]:
         """What the lengths of each item's segments come to, in order, while none is skipped; None: that comes out.

@@ -92,7 +92,7 @@ class Recall:
         return Sums(start, told)
 
     def whole(self, member: int, data: bytes) -> int:
-        """The CRC-32 of a member of which none was known, and all of which has passed at once."""
+        """The CRC-32 of a member all of which has passed at once."""
         if len(data) > BLOCK_BYTES:
             sums = self.sums(member, 0)
             sums.feed(data)
@@ -100,7 +100,7 @@ class Recall:
             self.done(member)
             return crc
         crc = crc32(data)
-        version = self._version_of(member)
+        version = self._version_of(member) if self._entries.crcs[member] < 0 else None
         if version is not None:
             self._learn(member, version, 0, crc, len(data))
         return crc

@@ -50,7 +50,7 @@ class Singles:
         known = _unpack(table, at)
         del table[at : at + _BYTES]
         self.count -= 1
-        return known  # type: ignore[return-value]  # as the record says
+        return known
 
     def put(self, version: bytes, crc32: int, since: int, used: int) -> None:
         """Add a version that is not there; no other is of later use."""
@@ -59,7 +59,7 @@ class Singles:
         self.count += 1
 
     def oldest(self) -> int | None:
-        """When one of those was of use that were of none for longest, which ``drop_oldest`` drops; None: there is none."""
+        """When the one that ``drop_oldest`` drops was last of use; None: there is none."""
         return _unpack(self._due())[3] if self.count else None
 
     def drop_oldest(self) -> None:

@@ -5,6 +5,7 @@ The rule of this file: only what names one content for good has a key: identity,
 
 from __future__ import annotations
 
+from streamware.facts import Looked
 from streamware.ledger import version_key
 from streamware.members import TRUSTED, UNTRUSTED, Row
 from streamware.model import Facts, Url
@@ -27,7 +28,7 @@ class Versions:
         """One member more, which nothing pins."""
         self._keys += bytes(_KEY)
 
-    def pin(self, index: int, member: Row, facts: Facts) -> None:
+    def pin(self, index: int, member: Row, facts: Facts | Looked) -> None:
         """Note the key of a member, if it has one."""
         validator = facts.validator if member.etag is None else member.etag
         size = facts.size if member.size is None else member.size

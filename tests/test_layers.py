@@ -22,11 +22,12 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors facts contents columns members model said report plan reply hosting digests
+            errors facts contents columns members model said report entries plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace wire origin
-            formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records formats.zip
+            formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records
+            formats.zip_shape formats.zip
             formats.tar
         """,
         # Synchronous I/O.
@@ -61,14 +62,16 @@ NEIGHBOURS: dict[str, set[str]] = {
     "members": {"columns", "contents"},
     "model": {"contents", "digests", "facts", "members"},
     "said": {"columns"},
+    "plan": {"entries"},
     "heads": {"digests", "semantics"},
     "policy": {"addresses"},
     "inner": {"heads", "semantics", "target"},
     "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
     "manifest": {"members", "manifest_fields", "manifest_json", "policy", "target"},
-    "formats.zip": {"formats.dos_time", "formats.framing", "formats.zip_records"},
-    "assemble": {"members", "formats.names", "formats.tar", "formats.zip", "policy"},
+    "formats.zip_shape": {"entries", "formats.dos_time", "formats.framing", "formats.zip_records"},
+    "formats.zip": {"entries", "formats.zip_shape", "formats.zip_records"},
+    "assemble": {"facts", "members", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
     "flights": {"early"},

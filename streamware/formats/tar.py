@@ -60,6 +60,11 @@ class TarLayout:
     def items(self) -> int:
         return self._members + 1
 
+    @property
+    def inline_bytes(self) -> int:
+        """All stand so, and are read whole where the reader can hold them."""
+        return _OCTAL_11
+
     def segments(self, item: int, known: Known) -> tuple[Segment, ...]:
         """What stands at ``item``; nothing for a member in ``known.skipped``."""
         if item == self._members:
@@ -67,17 +72,22 @@ class TarLayout:
             return (Literal(bytes(2 * _BLOCK + -content % _RECORD)),)
         if known.skipped and item in known.skipped:
             return ()
+        header, padding = self.around(item, 0)
         entry = self._entries[item]
-        if entry.method is Method.DIRECTORY:
-            return (Literal(_headers(item, entry, 0)),)
-        size = entry.size or 0
-        header = Literal(_headers(item, entry, size))
-        if not size:
-            return (header,)
-        padding = _padding(size)
+        if entry.method is Method.DIRECTORY or not entry.size:
+            return (Literal(header),)
         if not padding:
-            return header, Extent(item, size)
-        return header, Extent(item, size), Literal(bytes(padding))
+            return Literal(header), Extent(item, entry.size)
+        return Literal(header), Extent(item, entry.size), Literal(padding)
+
+    def around(self, member: int, crc32: int) -> tuple[bytes, bytes]:
+        """TAR sums no content: ``crc32`` does not count."""
+        entry = self._entries[member]
+        size = 0 if entry.method is Method.DIRECTORY else entry.size or 0
+        return _headers(member, entry, size), bytes(_padding(size))
+
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
+        return []
 
     def lengths(self, known: Known) -> Iterator[int | None]:
         # PERF: 1 us a member instead of 5. What a header of one block takes is told by the first that is made.

@@ -1,6 +1,6 @@
 """A ZIP archive as a layout: the members, one central directory header for each, and the end.
 
-The rule of this file: how a member stands in the archive follows from its declared facts alone, by ``_shape``; what is
+The rule of this file: how a member stands in the archive follows from its declared facts alone (``zip_shape``); what is
 learned while bytes pass only fills in records whose length was settled before. The choices come from trials with 60
 readers, on files and on pipes: what is known ahead is STORED without a data descriptor, which all of them take; what is
 not goes as DEFLATE, because STORED with a descriptor cannot be read from a pipe; and ZIP64 appears only where a value
@@ -12,26 +12,33 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import partial
 from struct import Struct
-from typing import NamedTuple
 
+from streamware.entries import METHOD
 from streamware.errors import InvalidManifest, InvalidName, MemberTooLarge
-from streamware.formats.dos_time import dos_time
-from streamware.formats.framing import framed_length
 from streamware.formats.zip_records import (
     CRC_32_IN_CENTRAL,
     CRC_32_IN_LOCAL,
-    DEFLATED,
     MAX_16,
     MAX_32,
-    STORED,
     central_directory_header,
     data_descriptor,
     end_of_central_directory_record,
-    extended_timestamp_extra,
     local_file_header,
     zip64_end_of_central_directory_locator,
     zip64_end_of_central_directory_record,
     zip64_extra,
+)
+from streamware.formats.zip_shape import (
+    EMPTY,
+    NEEDS_ZIP64,
+    Shape,
+    flag_bits,
+    has_extra,
+    plain_shape,
+    shape_of,
+    sizes_of,
+    stamp,
+    version_needed,
 )
 from streamware.plan import Coded, Derived, Entry, Extent, Framed, Known, Literal, Method, Passed, Segment, Table
 
@@ -41,13 +48,6 @@ VERSION = 1  # to be raised whenever the same entries come to give other bytes
 
 _UNIX = 3 << 8  # APPNOTE 4.4.2.1: how the external attributes are to be read
 _MADE_BY = _UNIX | 45
-_NEEDS_ZIP64 = 45  # APPNOTE 4.4.3.2
-_NEEDS_DEFLATE = _NEEDS_DIRECTORY = 20
-_NEEDS_NOTHING = 10
-
-_HAS_DESCRIPTOR = 1 << 3  # APPNOTE 4.4.4
-_IS_UTF8 = 1 << 11
-
 _S_IFREG, _S_IFDIR = 0o100000, 0o040000
 _DOS_DIRECTORY = 0x10
 
@@ -57,16 +57,6 @@ _crc32 = Struct("<I").pack
 _ZIP64_SIZES_FOLLOW = zip64_extra(original_size=0, compressed_size=0)
 
 
-class _Shape(NamedTuple):
-    """How a member stands in the archive. ``coded`` is its length there; None: comes out afterwards."""
-
-    compression_method: int
-    descriptor: bool
-    zip64: bool
-    coded: int | None
-
-
-_EMPTY = _Shape(STORED, False, False, 0)
 _NARROW = (False, False)
 
 
@@ -120,6 +110,10 @@ class ZipLayout:
     def items(self) -> int:
         return 2 * self._members + 1
 
+    @property
+    def inline_bytes(self) -> int:
+        return self._inline_bytes
+
     def segments(self, item: int, known: Known) -> tuple[Segment, ...]:
         """What stands at ``item``; nothing for a member in ``known.skipped``, whose central header and count go too."""
         members = self._members
@@ -130,24 +124,25 @@ class ZipLayout:
             return ()
         if item < members:
             return self._member(member)
-        return (self._central_header(member, known),)
+        return (self._central(member, known),)
 
     def lengths(self, known: Known) -> Iterator[int | None]:
         # PERF: 1.5 us a member instead of 6. What a record takes beside its name, comment and content is told by one
         # that is made, the first of its kind.
         entries, sizes = self._entries, self._entries.sizes
+        inline, timestamps = self._inline_bytes, self._timestamps
         beside: dict[tuple[bool, ...], int] = {}
         wide: dict[int, tuple[bool, bool]] = {}  # members whose sizes do not fit a central header
         columns = zip(sizes, entries.crcs, entries.modified, entries.flags, entries.name_lengths(), strict=True)
         for member, (size, crc, modified, flags, name) in enumerate(columns):
-            shape = self._plain_shape(size, crc >= 0) if size > 0 and not flags else self._shape(entries[member])
-            coded = shape.coded
+            shape = plain_shape(size, crc >= 0, inline) if size > 0 and not flags else shape_of(entries, member, inline)
+            _, descriptor, zip64, coded = shape
             if coded is None:
                 yield None
                 return
-            if (size >= MAX_32 or coded >= MAX_32) and shape is not _EMPTY:
+            if (size >= MAX_32 or coded >= MAX_32) and shape is not EMPTY:
                 wide[member] = size >= MAX_32, coded >= MAX_32
-            kind = (shape.descriptor, shape.zip64, self._dated(modified))
+            kind = (descriptor, zip64, (timestamps and has_extra(modified)))
             rest = beside.get(kind)
             if rest is None:
                 rest = beside[kind] = sum(s.length or 0 for s in self._member(member)) - name - coded
@@ -156,40 +151,41 @@ class ZipLayout:
         offsets, no_comments = known.offsets, not entries.longest_comment()[0]
         columns_2 = zip(offsets[: self._members], entries.modified, entries.name_lengths(), strict=True)
         for member, (offset, modified, name) in enumerate(columns_2):
-            text = name if no_comments else name + entries.comment_length(member)
+            text = name if no_comments else name + len(entries.comment(member))
             in_zip64 = wide.get(member, _NARROW) if wide else _NARROW
-            rest = beside.get(record := (*in_zip64, offset >= MAX_32, self._dated(modified)))
+            rest = beside.get(record := (*in_zip64, offset >= MAX_32, (timestamps and has_extra(modified))))
             if rest is None:
-                rest = beside[record] = (self._central_header(member, known).length or 0) - text
+                rest = beside[record] = (self._central(member, known).length or 0) - text
             yield rest + text
         yield len(self._end(known))
 
-    def _shape(self, entry: Entry) -> _Shape:
-        size = entry.size
-        if entry.method is Method.DIRECTORY or size == 0:
-            return _EMPTY
-        if size is None:
-            return _Shape(DEFLATED, True, entry.may_exceed_4gib, None)
-        if entry.method is not Method.PLAIN or entry.passthrough:
-            # What does not shrink may grow: by 5 % with the fastest coder measured, and an eighth is sure to be enough.
-            # One that is passed through comes to what its server makes of it, whatever it came to here.
-            coded = None if entry.passthrough else entry.coded
-            return _Shape(DEFLATED, True, size + (size >> 3) >= MAX_32, coded)
-        return self._plain_shape(size, entry.crc32 is not None)
+    def around(self, member: int, crc32: int) -> tuple[bytes, bytes]:
+        return self._local_header(member, shape_of(self._entries, member, self._inline_bytes), crc32), b""
 
-    def _plain_shape(self, size: int, known: bool) -> _Shape:
-        if known or size <= self._inline_bytes:
-            return _Shape(STORED, False, size >= MAX_32, size)
-        coded = framed_length(size)
-        return _Shape(DEFLATED, True, coded >= MAX_32, coded)
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
+        members, crcs = self._members, self._entries.crcs
+        made: list[bytes] = []
+        for member in range(item - members, min(stop - members, members)):
+            shape = shape_of(self._entries, member, self._inline_bytes)
+            crc = crcs[member] if shape is not EMPTY else 0
+            if crc < 0:
+                learned = known.crc32(member)
+                if learned is None:
+                    break
+                crc = learned
+            record = self._central_header(member, shape, crc, known)
+            made.append(record)
+            most -= len(record)
+            if most <= 0:
+                break
+        return made
 
     def _member(self, member: int) -> tuple[Segment, ...]:
-        entry = self._entries[member]
-        shape = self._shape(entry)
-        header = self._local_header(entry, shape)
-        size, coded = entry.size, shape.coded
-        if not shape.descriptor:
-            if shape is _EMPTY:
+        entry, shape = self._entries[member], shape_of(self._entries, member, self._inline_bytes)
+        header = self._local_header(member, shape, entry.crc32 or 0)
+        size, (_, descriptor, zip64, coded) = entry.size, shape
+        if not descriptor:
+            if shape is EMPTY:
                 return (Literal(header),)
             if entry.crc32 is not None:
                 return Literal(header), Extent(member, size)
@@ -201,44 +197,56 @@ class ZipLayout:
             data = Coded(member, entry.method is Method.AUTO, coded)
         if entry.passthrough:
             data = Passed(member, data)
-        descriptor = Derived(member, 24 if shape.zip64 else 16, partial(_descriptor, member, entry, shape))
-        return Literal(header), data, descriptor
+        length = 24 if zip64 else 16
+        return Literal(header), data, Derived(member, length, partial(_descriptor, self._entries, member, shape))
 
-    def _local_header(self, entry: Entry, shape: _Shape) -> bytes:
-        """APPNOTE 4.3.7, with 0 for a checksum that is not known."""
+    def _local_header(self, member: int, shape: Shape, crc32: int) -> bytes:
+        """APPNOTE 4.3.7. ``crc32`` does not count where a descriptor tells it, or nothing is summed."""
+        entries = self._entries
         method, descriptor, zip64, coded = shape
-        extra = self._timestamp(entry.modified)
+        time, day, extra = stamp(entries.modified[member], self._timestamps)
         size: int
         if descriptor:
+            crc32 = 0
             size = coded = MAX_32 if zip64 else 0
             if zip64:
                 extra = _ZIP64_SIZES_FOLLOW + extra
         else:
             size = coded = coded or 0
+            if not size:
+                crc32 = 0
             if zip64:
                 # APPNOTE 4.5.3: in a local header always both.
                 extra = zip64_extra(original_size=size, compressed_size=size) + extra
-        time, day = dos_time(entry.modified)
+        name = entries.name(member)
         return local_file_header(
-            version_needed_to_extract=_version_needed(entry, method, zip64),
-            general_purpose_bit_flag=_flags(entry, descriptor),
+            version_needed_to_extract=version_needed(entries.flags[member], method, zip64),
+            general_purpose_bit_flag=flag_bits(name, entries.comment(member), descriptor),
             compression_method=method,
             last_mod_file_time=time,
             last_mod_file_date=day,
-            crc_32=0 if descriptor or not size else entry.crc32 or 0,
+            crc_32=crc32,
             compressed_size=coded,
             uncompressed_size=size,
-            file_name=entry.name,
+            file_name=name,
             extra_field=extra,
         )
 
-    def _central_header(self, member: int, known: Known) -> Segment:
-        entry = self._entries[member]
-        shape = self._shape(entry)
+    def _central(self, member: int, known: Known) -> Segment:
+        crc32 = self._entries.crcs[member]
+        shape = shape_of(self._entries, member, self._inline_bytes)
+        record = self._central_header(member, shape, max(0, crc32), known)
+        if crc32 >= 0 or shape is EMPTY:
+            return Literal(record)
+        return Derived(member, len(record), partial(_quote, record, CRC_32_IN_CENTRAL, member))
+
+    def _central_header(self, member: int, shape: Shape, crc32: int, known: Known) -> bytes:
+        """APPNOTE 4.3.12."""
+        entries = self._entries
         method, descriptor, zip64, _ = shape
-        size, coded = _sizes(member, entry, shape, known)
-        offset = known.offsets[member]
-        extra = self._timestamp(entry.modified)
+        size, coded = sizes_of(entries, member, shape, known)
+        offset, flags = known.offsets[member], entries.flags[member]
+        time, day, extra = stamp(entries.modified[member], self._timestamps)
         if size >= MAX_32 or coded >= MAX_32 or offset >= MAX_32:
             zip64 = True
             # First of all: some readers look for it nowhere else.
@@ -250,31 +258,27 @@ class ZipLayout:
                 )
                 + extra
             )
-        crc32 = 0 if shape is _EMPTY else entry.crc32
-        time, day = dos_time(entry.modified)
-        if entry.method is Method.DIRECTORY:
-            attributes = (_S_IFDIR | entry.mode & 0o7777) << 16 | _DOS_DIRECTORY
+        if flags & METHOD == Method.DIRECTORY:
+            attributes = (_S_IFDIR | entries.mode(member) & 0o7777) << 16 | _DOS_DIRECTORY
         else:
-            attributes = (_S_IFREG | entry.mode & 0o7777) << 16
-        record = central_directory_header(
+            attributes = (_S_IFREG | entries.mode(member) & 0o7777) << 16
+        name, comment = entries.name(member), entries.comment(member)
+        return central_directory_header(
             version_made_by=_MADE_BY,
-            version_needed_to_extract=_version_needed(entry, method, zip64),
-            general_purpose_bit_flag=_flags(entry, descriptor),
+            version_needed_to_extract=version_needed(flags, method, zip64),
+            general_purpose_bit_flag=flag_bits(name, comment, descriptor),
             compression_method=method,
             last_mod_file_time=time,
             last_mod_file_date=day,
-            crc_32=crc32 or 0,
+            crc_32=0 if shape is EMPTY else crc32,
             compressed_size=coded,
             uncompressed_size=size,
             external_file_attributes=attributes,
             relative_offset_of_local_header=offset,
-            file_name=entry.name,
+            file_name=name,
             extra_field=extra,
-            file_comment=entry.comment,
+            file_comment=comment,
         )
-        if crc32 is not None:
-            return Literal(record)
-        return Derived(member, len(record), partial(_quote, record, CRC_32_IN_CENTRAL, member))
 
     def _end(self, known: Known) -> bytes:
         members = self._members
@@ -285,7 +289,7 @@ class ZipLayout:
         if count >= MAX_16 or size >= MAX_32 or start >= MAX_32:
             records = zip64_end_of_central_directory_record(
                 version_made_by=_MADE_BY,
-                version_needed_to_extract=_NEEDS_ZIP64,
+                version_needed_to_extract=NEEDS_ZIP64,
                 total_number_of_entries=count,
                 size_of_the_central_directory=size,
                 offset_of_start_of_central_directory=start,
@@ -297,46 +301,17 @@ class ZipLayout:
             zip_file_comment=self._comment,
         )
 
-    def _timestamp(self, modified: int) -> bytes:
-        return extended_timestamp_extra(mod_time=modified) if self._dated(modified) else b""
 
-    def _dated(self, modified: int) -> bool:
-        return self._timestamps and -0x80000000 <= modified <= 0x7FFFFFFF
-
-
-def _version_needed(entry: Entry, method: int, zip64: bool) -> int:
-    if zip64:
-        return _NEEDS_ZIP64
-    if method == DEFLATED:
-        return _NEEDS_DEFLATE
-    return _NEEDS_DIRECTORY if entry.method is Method.DIRECTORY else _NEEDS_NOTHING
-
-
-def _flags(entry: Entry, descriptor: bool) -> int:
-    # ASCII is the same in every code page, and readers that know no UTF-8 flag are spared it.
-    ascii_only = entry.name.isascii() and entry.comment.isascii()
-    return (_HAS_DESCRIPTOR if descriptor else 0) | (0 if ascii_only else _IS_UTF8)
-
-
-def _sizes(member: int, entry: Entry, shape: _Shape, known: Known) -> tuple[int, int]:
-    """Bytes of content and bytes in the archive, from the entry or, where they had to come out, from what is known."""
-    if shape is _EMPTY:
-        return 0, 0
-    size = known.sizes[member] if entry.size is None else entry.size
-    if shape.coded is not None:
-        return size, shape.coded
-    plain = entry.method is Method.PLAIN and not entry.passthrough
-    return size, framed_length(size) if plain else known.coded[member]
-
-
-def _descriptor(member: int, entry: Entry, shape: _Shape, known: Known) -> bytes:
+def _descriptor(entries: Table, member: int, shape: Shape, known: Known) -> bytes:
     """The data descriptor, once the member has passed. Raises MemberTooLarge where it outgrew its 32-bit fields."""
-    size, coded = _sizes(member, entry, shape, known)
-    if not shape.zip64 and (size >= MAX_32 or coded >= MAX_32):
+    size, coded = sizes_of(entries, member, shape, known)
+    zip64 = shape[2]
+    if not zip64 and (size >= MAX_32 or coded >= MAX_32):
         raise MemberTooLarge(f"{size} bytes, {coded} in the archive, behind a 32-bit local header")
-    crc32 = known.crc32(member) if entry.crc32 is None else entry.crc32
+    declared = entries.crcs[member]
+    crc32 = known.crc32(member) if declared < 0 else declared
     assert crc32 is not None
-    return data_descriptor(crc_32=crc32, compressed_size=coded, uncompressed_size=size, zip64=shape.zip64)
+    return data_descriptor(crc_32=crc32, compressed_size=coded, uncompressed_size=size, zip64=zip64)
 
 
 def _quote(record: bytes, at: int, member: int, known: Known) -> bytes:

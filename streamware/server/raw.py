@@ -88,12 +88,19 @@ class _Single:
 
     members = 1
     items = 1
+    inline_bytes = 0
 
     def __init__(self, size: int) -> None:
         self._segments = (Extent(0, size),)
 
     def segments(self, item: int, known: Known) -> tuple[Segment, ...]:
         return self._segments
+
+    def around(self, member: int, crc32: int) -> tuple[bytes, bytes]:
+        return b"", b""
+
+    def records(self, item: int, stop: int, known: Known, most: int) -> list[bytes]:
+        return []
 
     def lengths(self, known: Known) -> Iterator[int | None]:
         return (segment.length for segment in self._segments)

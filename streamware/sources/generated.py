@@ -65,6 +65,9 @@ class DataSource:
     def open(self, start: int, length: int | None) -> Chunks:
         return DataChunks(self._data[start : None if length is None else start + length])
 
+    def read(self, start: int, length: int) -> bytes:
+        return self._data[start : start + length]
+
     def close(self) -> None:
         pass
 

@@ -11,7 +11,12 @@ from streamware.policy import Policy
 from streamware.sources.file import FileSource
 from streamware.sources.generated import DataSource, StreamSource
 
-__all__ = ["own_source"]
+__all__ = ["file_source", "own_source"]
+
+
+def file_source(path: str, root: str | None, version: int, policy: Policy) -> FileSource:
+    """The source of a local file."""
+    return FileSource(path, root, chunk_bytes=policy.chunk_bytes, version=version)
 
 
 def own_source(content: Content | None, member: Member | Row, version: int, policy: Policy) -> Source:
@@ -21,7 +26,7 @@ def own_source(content: Content | None, member: Member | Row, version: int, poli
     :raises TypeError: the content is nothing that a member may have, a mistake in the caller's code.
     """
     if isinstance(content, File):
-        return FileSource(content.path, content.root, chunk_bytes=policy.chunk_bytes, version=version)
+        return file_source(content.path, content.root, version, policy)
     if isinstance(content, Data):
         return DataSource(content.data)
     if isinstance(content, Stream):
