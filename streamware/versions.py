@@ -14,6 +14,7 @@ from streamware.semantics import is_strong
 __all__ = ["Versions"]
 
 _KEY = 16  # bytes
+_NOTHING = bytes(_KEY)
 
 
 class Versions:
@@ -47,4 +48,4 @@ class Versions:
     def of(self, index: int) -> bytes | None:
         """The key of a member; None where nothing pins it."""
         key = bytes(self._keys[_KEY * index : _KEY * (index + 1)])
-        return key if any(key) else None
+        return key if key != _NOTHING else None

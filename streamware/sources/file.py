@@ -137,7 +137,7 @@ class FileSource:
             os.close(fd)
 
     def _check(self, found: os.stat_result) -> None:
-        if self._version and self._version != hash(_looked(found).validator):
+        if self._version and self._version != hash(_validator(found.st_ino, found.st_size, found.st_mtime_ns)):
             raise MemberChanged("a local file changed since the archive was planned")
 
     def close(self) -> None:
@@ -166,11 +166,15 @@ def _looked(found: os.stat_result) -> Looked:
     return Looked(
         size,
         modified // 1_000_000_000,
-        f'"{inode:x}-{size:x}-{modified:x}"',
+        _validator(inode, size, modified),
         found.st_mode & 0o777,  # set-user-id and the like have no business in a download
         # Files that were made together mostly are inodes close together, and their neighbors (``version_key``) so.
         f"file:{found.st_dev:x}/{inode >> 10:x}/{inode:x}",
     )
+
+
+def _validator(inode: int, size: int, modified: int) -> str:
+    return f'"{inode:x}-{size:x}-{modified:x}"'
 
 
 def _check_unchanged(fd: int, found: os.stat_result) -> None:
