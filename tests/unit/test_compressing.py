@@ -16,7 +16,7 @@ import pytest
 from streamware import Archiver, Bundle, Member, Policy
 from streamware.coding import BLOCK, coded_key
 from streamware.errors import BodyClosed, MemberChanged, MemberNotFound, SizeMismatch, StreamwareError
-from streamware.ledger import MemoryLedger
+from streamware.memory_ledger import MemoryLedger
 from streamware.plan import Method
 from tests.synthetic import Synthetic, content, read
 from tests.unit.test_pump import Failing, drain
