@@ -99,8 +99,10 @@ class Walk:
         plan, entries, known, layout = self._plan, self._entries, self._known, self._plan.layout
         exact = plan.offsets is not None
         item = plan.locate(window.start) if exact else 0
-        position = known.offsets[item] if exact else 0
+        position = 0
         while item < layout.items:
+            if exact:
+                position = known.offsets[item]
             if window.stop is not None and position >= window.stop:
                 return
             if not exact:
@@ -112,8 +114,6 @@ class Walk:
             if span is not None:
                 self.passage.place = (index, item)
                 yield from self._member(item, segments, position, window, span)
-                if exact:
-                    position = known.offsets[item + 1]
             else:
                 for segment in segments:
                     length = segment.length or 0
