@@ -101,16 +101,18 @@ class Walk:
         plan, entries, known, layout = self._plan, self._entries, self._known, self._plan.layout
         exact = plan.offsets is not None
         item = plan.locate(window.start) if exact else 0
-        position = known.offsets[item] if exact else 0
+        position = 0
         # The item that is not wanted whole, whose window ends in it; the last one at most.
         end = layout.items - 1 if window.stop is None or not exact else plan.locate(window.stop)
         while item < layout.items:
+            if exact:
+                position = known.offsets[item]
             if window.stop is not None and position >= window.stop:
                 return
             if exact and position >= window.start and item < end:
                 reached = yield from self._together(item, end)
                 if reached > item:
-                    item, position = reached, known.offsets[reached]
+                    item = reached
                     continue
             if not exact:
                 if item == layout.members:  # from here on records tell of all the offsets before
@@ -121,8 +123,6 @@ class Walk:
             if span is not None:
                 self.passage.place = (index, item)
                 yield from self._member(item, segments, position, window, span)
-                if exact:
-                    position = known.offsets[item + 1]
             else:
                 for segment in segments:
                     length = segment.length or 0
