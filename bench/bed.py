@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.cases import Case
-from bench.contenders import FLOOR, MOD_ZIP, Contender, lacking, server_command
+from bench.contenders import BARE, FLOOR, MOD_ZIP, Contender, lacking, server_command
 from bench.nginx import nginx_command, write_floor, write_mod_zip, write_upstream
 from bench.ready import write_archive
 from bench.servers import Server, find_cores, find_program, free_port
@@ -146,16 +146,24 @@ class Bed:
             assert self._nginx is not None
             return Server(nginx_command(self._nginx, conf), self._log(), cores=cores, port=port)
         env = {**contender.env, "BENCH_JOBS": str(laid.jobs), "BENCH_MODULES": str(self._modules)}
+        if contender.key == BARE:
+            self._make_ready(laid)
+            env |= {"BENCH_READY": str(laid.ready)}
+            env |= {"BENCH_READY_URL": f"http://127.0.0.1:{laid.upstream}/{laid.ready.name}"}
         threads = max(8, 128 if laid.case.clients else 0)
         command = server_command(contender, threads=threads, node=self._node)
         return Server(command, self._log(), cores=cores, env=env)
 
-    def _floor(self, laid: Laid, port: int) -> Path:
-        folder = laid.ready
-        folder.mkdir()
+    def _make_ready(self, laid: Laid) -> None:
+        if laid.ready.exists():
+            return
+        laid.ready.mkdir()
         for name in ("archive", "tiny"):
-            write_archive(laid.jobs, name, folder / f"{name}.zip")
-        return write_floor(self.work / "floor", port, folder, None if laid.case.local else laid.upstream)
+            write_archive(laid.jobs, name, laid.ready / f"{name}.zip")
+
+    def _floor(self, laid: Laid, port: int) -> Path:
+        self._make_ready(laid)
+        return write_floor(self.work / "floor", port, laid.ready, None if laid.case.local else laid.upstream)
 
     def _zipping(self, laid: Laid, port: int) -> Path:
         jobs = json.loads(laid.jobs.read_text(encoding="utf-8"))

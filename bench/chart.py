@@ -11,7 +11,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from bench.cases import case_named
-from bench.contenders import ASGI, FLOOR, MOD_ZIP, WIDE, WSGI
+from bench.contenders import ASGI, BARE, FLOOR, MOD_ZIP, WIDE, WSGI
 from bench.results import CaseResult, Results, Row
 
 __all__ = ["draw"]
@@ -27,7 +27,7 @@ _PITCH = 18
 _HEAD = 40  # a panel's title
 _TOP = 92
 
-_COLOURS = {WSGI: "#1a6fd4", ASGI: "#1a6fd4", WIDE: "#1a6fd4", MOD_ZIP: "#c0691c", FLOOR: "#b9c0c8"}
+_COLOURS = {WSGI: "#1a6fd4", ASGI: "#1a6fd4", WIDE: "#1a6fd4", MOD_ZIP: "#c0691c", FLOOR: "#b9c0c8", BARE: "#b9c0c8"}
 _PEER = "#7d8793"
 _NOT_DRAWN = (case_named("many").title,)  # of next to no bytes: a GiB of them says nothing
 _LEFT_OUT = "-requests"  # in the tables only: they differ little from their likes

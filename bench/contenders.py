@@ -11,13 +11,26 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["ASGI", "CONTENDERS", "FLOOR", "MOD_ZIP", "WIDE", "WSGI", "Contender", "by_key", "lacking", "server_command"]
+__all__ = [
+    "ASGI",
+    "BARE",
+    "CONTENDERS",
+    "FLOOR",
+    "MOD_ZIP",
+    "WIDE",
+    "WSGI",
+    "Contender",
+    "by_key",
+    "lacking",
+    "server_command",
+]
 
 WSGI = "streamware-wsgi"  # keys of the two that the others are held against
 ASGI = "streamware-asgi"
 WIDE = "streamware-wsgi-cores"
 MOD_ZIP = "mod_zip"
 FLOOR = "floor"
+BARE = "bare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +110,14 @@ CONTENDERS = (
     Contender("archiver", "archiver, Node", "node", env={"BENCH_LIBRARY": "archiver"}),
     Contender("yazl", "yazl, Node", "node", env={"BENCH_LIBRARY": "yazl"}, uses_crcs=True),
     Contender(MOD_ZIP, "mod_zip, nginx", "nginx", deflate=False, uses_crcs=True),
+    Contender(
+        BARE,
+        "a ready-made archive read and summed, gunicorn",
+        "gthread",
+        "bench.programs.bare:wsgi",
+        needs=("gunicorn", "isal", "urllib3"),
+        deflate=False,
+    ),
     Contender(FLOOR, "a ready-made archive, nginx", "nginx", uses_crcs=True),
 )
 _BY_KEY = {contender.key: contender for contender in CONTENDERS}
