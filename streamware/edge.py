@@ -10,13 +10,13 @@ import asyncio
 import contextvars
 import logging
 import threading
-from collections import deque
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
+from streamware.edge_clients import App, Departure, Message, Receive, Scope, Send, turns_of
 from streamware.errors import StreamwareError
 from streamware.pace import Pace
 from streamware.pumped import Pumped
@@ -42,14 +42,8 @@ __all__ = [
 
 _log = logging.getLogger("streamware")
 
-Scope = MutableMapping[str, Any]
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
 T = TypeVar("T")
 
-_TURNS = 16  # pieces given in one round of a loop, 0.1 ms each; an answer to anything else takes some five rounds
 _CLOSE_SECONDS = 5.0  # how long anyone waits for a body to be closed; it goes on ending without being waited for
 
 # --- threads -----------------------------------------------------------------------------------------------------
@@ -130,81 +124,6 @@ def release(waiter: asyncio.Future[None]) -> None:
 # --- bodies out --------------------------------------------------------------------------------------------------
 
 
-class _Departure:
-    """Watches ``receive()`` for the client's leaving; for many servers do not raise from ``send()``."""
-
-    def __init__(self, receive: Receive) -> None:
-        self.left = False
-        self._calls: list[Callable[[], object]] = []
-        self._task = asyncio.create_task(self._watch(receive))
-
-    def tell(self, call: Callable[[], object]) -> None:
-        """Have ``call`` called on the loop when the client leaves; at once if it has."""
-        if self.left:
-            call()
-        self._calls.append(call)
-
-    async def close(self) -> None:
-        self._task.cancel()
-        self._calls.clear()  # each holds a body, and that holds this
-        await asyncio.wait({self._task}, timeout=_CLOSE_SECONDS)
-
-    async def _watch(self, receive: Receive) -> None:
-        try:
-            while (await receive())["type"] != "http.disconnect":
-                await asyncio.sleep(0)
-        except Exception:
-            # Servers differ in what they raise here when the connection is lost; each time it is lost.
-            _log.debug("receive() failed; taking the client for gone", exc_info=True)
-        self.left = True
-        for call in self._calls:
-            call()
-
-
-class _Turns:
-    """Lets so many pieces out in one round of a loop, in order: a hundred bodies must not hold up what else it does.
-
-    Used on that loop alone, and does not hold it: a program may use a loop for each call.
-    """
-
-    def __init__(self) -> None:
-        self.bodies = 0  # that are not closed
-        self._left = _TURNS
-        self._waiting: deque[asyncio.Future[None]] = deque()
-
-    def take(self) -> bool:
-        """Take a turn in this round; False: there is none left, so it has to be waited for."""
-        if self._left:
-            self._use()
-            return True
-        return False
-
-    async def wait(self) -> None:
-        """Take a turn in a later round."""
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiting.append(waiter)
-        await waiter
-
-    def _use(self) -> None:
-        if self._left == _TURNS:
-            asyncio.get_running_loop().call_soon(self._next_round)
-        self._left -= 1
-
-    def _next_round(self) -> None:
-        self._left = _TURNS
-        while self._left and self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.done():
-                self._use()
-                waiter.set_result(None)
-
-    def body_closed(self, _: object) -> None:
-        self.bodies -= 1
-
-
-_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _Turns] = WeakKeyDictionary()
-
-
 class AsyncBody:
     """A reply's body for an event loop: ``async for piece in body``, then ``await body.close()``.
 
@@ -216,15 +135,15 @@ class AsyncBody:
         the body is aborted at once, iteration ends, ``left`` is true, and the body is closed.
     """
 
-    def __init__(self, archiver: Archiver, body: ReplyBody, receive: Receive | _Departure | None = None) -> None:
+    def __init__(self, archiver: Archiver, body: ReplyBody, receive: Receive | Departure | None = None) -> None:
         self.length = body.length
         self._pace = Pace(archiver.policy.step_bytes)
         self._cut: list[bytes] = []  # of the last piece taken, last one first
         self._waiter: asyncio.Future[None] | None = None
         self._loop = asyncio.get_running_loop()
-        self._turns = _turns.setdefault(self._loop, _Turns())
+        self._turns = turns_of(self._loop)
         self._closed: asyncio.Future[None] = self._loop.create_future()
-        self._departure = _Departure(receive) if callable(receive) else receive
+        self._departure = Departure(receive) if callable(receive) else receive
         self._owns_departure = callable(receive)
         self._pumped: Pumped | None = None
         if isinstance(body, BytesBody):  # in memory already: no thread is needed, nor waited for
@@ -247,8 +166,8 @@ class AsyncBody:
 
     async def __anext__(self) -> bytes:
         self._pace.asked(self._loop.time())
-        if not self._turns.take():
-            await self._turns.wait()
+        if not self._turns.take(self._loop):
+            await self._turns.wait(self._loop)
         piece = self._next()
         while piece is None and not self.left:
             pumped = self._pumped
@@ -348,7 +267,7 @@ async def answer(
     :param client: for whom it is a download, which needs a place: see ``admitted``. None: it is none.
     :param on_leave: called on the loop as soon as the client leaves, also while ``make`` still runs.
     """
-    departure = _Departure(receive)
+    departure = Departure(receive)
     if on_leave is not None:
         departure.tell(on_leave)
     try:

@@ -43,7 +43,7 @@ FLOORS = {
         2: "admission service job links prober",
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge edge_subrequests intercept held middleware resources
+            edge edge_clients edge_subrequests intercept held middleware resources
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
             server.raw server.run server.settings server.state server.workers
             __main__
@@ -106,6 +106,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "answer": {"arrival"},
     "held": {"edge", "intercept"},
     "pumped": {"pumps"},
+    "edge": {"edge_clients"},
     "edge_subrequests": {"edge"},
     "middleware": {"edge", "edge_subrequests", "held", "intercept"},
     "resources": {"edge"},
