@@ -113,13 +113,24 @@ class Pumped:
             self._close()
 
     def _fill(self) -> None:
-        body, pieces = self._body, self._pieces
-        while not pieces or (self._put - self._taken < self._most and body.ready()):
+        body, made = self._body, 0
+        if self._pieces and self.held >= self._most:
+            return
+        while not self._unwanted:
             piece = next(body)
-            if piece:
-                self._put += len(piece)
-                pieces.append(piece)  # not joined: each is worth a send, and a join would hold its bytes twice
-                del piece
+            if not piece:
+                continue
+            made += len(piece)
+            self._put += len(piece)
+            self._pieces.append(piece)  # not joined: each is worth a send, and a join would hold its bytes twice
+            del piece
+            if self._put - self._taken >= self._most:
+                return
+            if made >= self._most or not body.ready():
+                # What is there goes out before anybody is waited for. This thread waits on, for the consumer will want
+                # more at once, but not where others wait for a thread.
+                if self._pumps.wanted:
+                    return
                 self._wake()
 
     def _wake(self) -> None:

@@ -146,3 +146,47 @@ def test_a_consumer_that_leaves_ends_what_blocks_and_hears_no_error(pumps: Pumps
     until(lambda: told.closed == 1)
     assert queue.error is None
     queue.pull(1000)  # is nothing any more
+
+
+def test_a_step_that_waits_makes_room_for_others(pumps: Pumps) -> None:
+    """With one thread and a body that its source keeps waiting, another body still gets its turn."""
+    alone = Pumps(1, "pumped-under-test")
+    gate = threading.Semaphore(0)
+
+    class Trickle(Given):
+        def __next__(self) -> bytes:
+            assert gate.acquire(timeout=5)
+            return super().__next__()
+
+        def ready(self) -> bool:
+            return False
+
+    trickle, other = Trickle(50), Given(50)
+    first, _ = pumped(trickle, alone)
+    second, _ = pumped(other, alone)
+    first.pull(10_000)
+    second.pull(10_000)
+    gate.release()
+    until(lambda: other.given == 50)
+    assert trickle.given == 1
+    first.pull(10_000)
+    gate.release()
+    until(lambda: trickle.given == 2)
+    gate.release()  # nobody else wants the thread: it was kept
+    until(lambda: trickle.given == 3)
+    for _ in range(50):
+        gate.release()
+    for queue, body in ((first, trickle), (second, other)):
+        queue.close_soon()
+        assert body.closed.wait(5)
+
+
+def test_a_consumer_is_woken_once_for_many_pieces(pumps: Pumps) -> None:
+    body = Given(50, ready_for=20)
+    queue, told = pumped(body, pumps)
+    queue.waits = True
+    queue.pull(100_000)
+    until(lambda: told.news == 1)
+    assert queue.held == 2000
+    queue.close_soon()
+    assert body.closed.wait(5)
