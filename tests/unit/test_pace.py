@@ -32,9 +32,23 @@ def test_a_slow_client_gets_a_piece_at_a_time_until_it_has_taken_a_lot_without_a
     served(pace, 32 * MIB - 65536)
     assert pace.budget(1) == 0
     served(pace, 65536)
-    assert pace.budget(120) == MIB
-    served(pace, 65536, seconds=0.06)
-    assert pace.budget(120) == 0
+    assert (pace.quick, pace.budget(120)) == (True, MIB)
+
+
+def test_a_quick_client_may_pause_now_and_then() -> None:
+    pace = Pace(MIB)
+    served(pace, 32 * MIB)
+    served(pace, 65536, seconds=0.2)
+    assert (pace.quick, pace.budget(120)) == (True, MIB)
+    served(pace, 65536, seconds=0.06)  # after so few bytes it is no exception any more
+    assert (pace.quick, pace.budget(120)) == (False, 0)
+
+
+def test_a_client_whose_pauses_are_long_is_not_quick() -> None:
+    pace = Pace(MIB)
+    served(pace, 32 * MIB)
+    served(pace, 65536, seconds=0.3)
+    assert (pace.quick, pace.budget(120)) == (False, 0)
 
 
 def test_what_lies_between_asking_and_giving_is_not_the_clients_time() -> None:
