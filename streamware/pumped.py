@@ -87,8 +87,9 @@ class Pumped:
                 return
             self._closing = True
             stepping = self._stepping
+            body = self._body
         if not self.over:
-            self._body.abort()
+            body.abort()
         if not stepping:  # else the step closes as it ends
             try:
                 self._pumps.submit(self._close)
@@ -139,10 +140,13 @@ class Pumped:
             self._news()
 
     def _close(self) -> None:
+        body = self._body
+        del self._body  # whoever is told of the end may look whether it has gone
         try:
-            self._body.close()
+            body.close()
         except Exception:
             _log.exception("a body failed while it was closed")
+        del body
         closed = self._tell_closed
         self._news = self._tell_closed = _nobody  # they hold the consumer, and that holds this
         closed()
