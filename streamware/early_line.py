@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextvars
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,7 +29,7 @@ _QUEUED = 4  # times Policy.ahead_members
 _NO_LIMIT = 1 << 62
 
 
-class EarlyLine:
+class EarlyLine(ABC):
     """What ``ahead.Ahead`` takes from and its threads work at; see there for the parameters.
 
     At most ``Policy.ahead_members`` answers are open at once, the one that is being taken included, and at most
@@ -73,9 +74,9 @@ class EarlyLine:
     def __del__(self) -> None:
         self._give_back(self._borrowed)  # of a body that nobody closed
 
+    @abstractmethod
     def _work(self) -> None:
         """What a thread of the crew does."""
-        raise NotImplementedError
 
     # --- with the lock held ---
 
