@@ -16,7 +16,7 @@ from functools import partial
 
 from streamware.ahead import Ahead
 from streamware.coding import Parts, Pieces, coded_key, deflated, gzipped, zstandardized
-from streamware.errors import MemberError, NotAllowed, StreamwareError
+from streamware.errors import MemberError, NotAllowed, StreamwareError, TooSlow
 from streamware.formats.framing import open_frames
 from streamware.ledger import Ledger
 from streamware.line import ALL_BEFORE, Late, Line, in_order
@@ -32,6 +32,8 @@ from streamware.tally import Tally
 __all__ = ["Walk"]
 
 _RECORDS = 64 * 1024  # bytes of records joined into one piece
+
+_INSIDE = MemberError, NotAllowed, TooSlow  # what breaks a member off behind its header, also where it is found before
 
 
 class Walk:
@@ -160,7 +162,7 @@ class Walk:
                 except Exception as error:
                     failed = own(error)
                     self._name(failed, item)
-                    if isinstance(failed, MemberError | NotAllowed):  # as in _member
+                    if isinstance(failed, _INSIDE):  # as in _member
                         joined.append(layout.around(item, max(0, crcs[item]))[0])
                     if joined:
                         yield b"".join(joined)
@@ -204,7 +206,7 @@ class Walk:
                 self.members += 1
             except Exception as error:
                 failed = own(error)
-                if not isinstance(failed, MemberError | NotAllowed):
+                if not isinstance(failed, _INSIDE):
                     raise
                 if self._failures is not None and isinstance(failed, MemberError):
                     self._name(failed, member)

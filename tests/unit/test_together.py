@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from streamware import Archiver, Bundle, Policy
-from streamware.errors import MemberChanged, StreamwareError
+from streamware.errors import MemberChanged, StreamwareError, TooSlow
 from streamware.sources.file import FileSource
 from tests.synthetic import ranged, read
 
@@ -120,3 +121,30 @@ def test_a_file_is_not_opened_to_be_looked_at(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(os, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
     assert FileSource(str(path)).probe() == told
     assert opened == [] or os.access not in os.supports_effective_ids
+
+
+@pytest.mark.parametrize("made", [False, True], ids=["files", "streams"])
+def test_what_takes_too_long_ends_inside_of_a_member(made: bool, tmp_path: Path) -> None:
+    """Readers take what ends between two members for whole more easily than what ends behind a header."""
+    bundle = Bundle("b.zip")
+    for number in range(9):
+        name = f"{number}.bin"
+        if made:
+            bundle.add_stream(name, lambda: [b"x" * 5000], size=5000)
+        else:
+            (tmp_path / name).write_bytes(b"x" * 5000)
+            bundle.add_file(tmp_path / name)
+    body = Archiver(Policy(max_bundle_seconds=0.05, chunk_bytes=4096)).open(bundle)
+    got = bytearray(next(body))
+    time.sleep(0.1)
+
+    def rest() -> None:
+        for piece in body:
+            got.extend(piece)
+
+    with pytest.raises(TooSlow):
+        rest()
+    body.close()
+    header = got.rindex(b"PK\3\4")
+    assert bytes(got[header + 30 :]).partition(b"UT")[0] in {f"{number}.bin".encode() for number in range(9)}
+    assert len(got) < header + 100
