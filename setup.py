@@ -8,7 +8,9 @@ FAST = ["isal>=1.7", "zlib-ng>=1.0"]
 ZSTD = ["zstandard>=0.22"]
 SQL = ["sqlalchemy>=2"]
 POSTGRESQL = [*SQL, "psycopg[binary]>=3.1"]
-SERVE = ["uvicorn>=0.30", "prometheus-client>=0.20", *FAST, *ZSTD, *SQL]
+# obstore keeps bytes in a folder, S3, GCS or Azure alike; multipart reads forms as they come, without I/O of its own.
+FILES = [*SQL, "obstore>=0.9", "multipart>=2"]
+SERVE = ["uvicorn>=0.30", "prometheus-client>=0.20", *FAST, *ZSTD, *FILES]
 # Every server of docs/hosts.md. h2 is what hypercorn speaks HTTP/2 with; pyuwsgi is uWSGI without a compiler.
 HOSTS = [
     *("gunicorn>=25.1", "gevent>=24.10", "waitress>=3", "pyuwsgi>=2.0.28", "cheroot>=10", "granian>=2"),
@@ -16,6 +18,8 @@ HOSTS = [
 ]
 # pyyaml reads the manifests of deploy/ to hold them against the command line they name.
 TEST = ["pytest>=9", "hypothesis>=6.100", *HOSTS, "flask>=3", "fastapi>=0.110", "django>=5", "pyyaml>=6"]
+# Clients and object stores that judge the file service.
+JUDGES = ["tuspy>=1.1", "moto[s3,server]>=5"]
 
 setup(
     name="streamware",
@@ -38,9 +42,10 @@ setup(
         "zstd": ZSTD,
         "sql": SQL,
         "postgresql": POSTGRESQL,
+        "files": FILES,
         "serve": SERVE,
         "hosts": HOSTS,
-        "test": [*TEST, *SERVE, *POSTGRESQL],
+        "test": [*TEST, *JUDGES, *SERVE, *POSTGRESQL],
     },
     entry_points={"console_scripts": ["streamware = streamware.server.cli:main"]},
     zip_safe=False,

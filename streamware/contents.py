@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from streamware.errors import InvalidTarget
 from streamware.facts import Source
 
-__all__ = ["Content", "Data", "File", "Member", "Path", "Stream", "Tree", "Url"]
+__all__ = ["Content", "Data", "File", "Member", "Path", "Stored", "Stream", "Tree", "Url"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,15 @@ class Stream:
     factory: Callable[[], Iterable[bytes]]
 
 
-Content = Url | Path | File | Tree | Data | Stream | Source
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file of the archiver's file store. Its size, checksum and time are the store's; a member's ``name`` of ""
+    stands for the name it was stored under."""
+
+    id: str
+
+
+Content = Url | Path | File | Tree | Data | Stream | Stored | Source
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Literal as OneOf
 from typing import get_args
 from urllib.parse import unquote, urlsplit
 
-from streamware.contents import Content, Data, File, Member, Path, Stream, Tree, Url
+from streamware.contents import Content, Data, File, Member, Path, Stored, Stream, Tree, Url
 from streamware.digests import parse_digest
 from streamware.errors import InvalidManifest, InvalidName
 from streamware.facts import Chunks, Facts, Observer, Source
@@ -36,6 +36,7 @@ __all__ = [
     "OnError",
     "Path",
     "Source",
+    "Stored",
     "Stream",
     "Tree",
     "Url",
@@ -207,6 +208,21 @@ class Bundle:
         path = fspath(path)
         name = path.replace("\\", "/").rstrip("/").rpartition("/")[2] if name is None else name
         self._members.note(name, FILE, path, modified=_seconds(modified), mode=mode, comment=comment)
+
+    def add_stored(
+        self,
+        id: str,
+        name: str | None = None,
+        *,
+        modified: datetime | float | None = None,
+        mode: int | None = None,
+        comment: str = "",
+    ) -> None:
+        """Add a file of the archiver's file store (``Archiver(files=...)``). ``name`` None: the one it is stored under.
+
+        Its size and CRC-32 are known, so that the archive has the best layout and resumes without reading a byte.
+        """
+        self._members.note(name or "", OBJECT, Stored(id), modified=_seconds(modified), mode=mode, comment=comment)
 
     def add_tree(self, directory: str | PathLike[str], prefix: str = "") -> None:
         """Add everything below a local directory, sorted, each name behind ``prefix``. No link leads out of it."""

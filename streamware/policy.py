@@ -7,16 +7,19 @@ decides whether a URL may be asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from streamware.addresses import Address, Kind, Network, embedded, kind_of, kinds_named, literal, parse, parse_network
 from streamware.errors import InvalidTarget, LimitExceeded, NotAllowed
+from streamware.file_request import FileRequest
 from streamware.model import Bundle, Names, Url
 
-__all__ = ["Policy"]
+__all__ = ["Authorize", "Policy"]
+
+Authorize = Callable[[str, FileRequest], "bool | str | None"]
 
 _NETLOC = re.compile(
     r"(?:[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?|\[[0-9A-Fa-f.]*:[0-9A-Fa-f:.]*\])(?::[0-9]{1,5})?\Z"
@@ -138,6 +141,33 @@ class Policy:
     # (1: all are). Many programs pass on no URL above 2,000, and gunicorn takes no request line above 4,094.
     link_inline_bytes: int = 1500
 
+    # --- the file service (docs/files.md) ---
+
+    # Asked before anything else of a request to the file service: ``authorize(action, request)``, with the action one
+    # of "upload", "download", "list" and "delete", and the request a FileRequest. True lets it be done, a text besides
+    # names who does it, for the limits below; anything else refuses. It may block and is called from any thread.
+    authorize: Authorize | None = field(default=None, repr=False)
+    allow_delete: bool = False  # DELETE of whole files; one's own unfinished tus upload may always be ended
+    max_upload_bytes: int = 1 << 40  # of one file
+    upload_part_bytes: int = 64 * 1024 * 1024  # what has come is kept durably, as one object, at least so often,
+    upload_part_seconds: float = 30.0  # or so; a process that is killed loses no more of a tus upload
+    upload_seconds: float = 24 * 3600.0  # an unfinished upload is kept so long after its last byte
+    file_seconds: float | None = None  # and a whole file since it was stored; None: until it is deleted
+    max_uploads: int = 1000  # being received at once; more are answered with 503
+    # The next four are for each identity that ``authorize`` names; without names, for each client's address.
+    max_uploads_per_identity: int | None = None  # being received at once; more are answered with 429
+    max_uploads_per_minute: int | None = None  # begun, of each process; more are answered with 429
+    max_files_per_identity: int | None = None  # kept, unfinished ones included; more are answered with 507
+    max_bytes_per_identity: int | None = None  # the same in bytes
+    max_form_parts: int = 1000  # files and fields of one multipart form
+    max_listed_files: int = 1000  # on one page of a listing
+    sweep_seconds: float = 3600.0  # between two looks for what has expired; by one replica at a time
+    # Media types that a browser may show; all others are for saving only. "text/html" and its like belong to none.
+    inline_types: Sequence[str] = (
+        *("image/png", "image/jpeg", "image/gif", "image/webp", "image/avif", "text/plain"),
+        *("audio/mpeg", "audio/ogg", "audio/wav", "video/mp4", "video/webm", "video/ogg"),
+    )
+
     _prefixes: tuple[_Prefix, ...] = field(init=False, repr=False, compare=False)
     _hosts: dict[str, _Host] = field(init=False, repr=False, compare=False)
     _networks: tuple[Network, ...] = field(init=False, repr=False, compare=False)
@@ -145,7 +175,7 @@ class Policy:
     def __post_init__(self) -> None:
         if self.names not in get_args(Names):
             raise ValueError(f"Policy.names must be one of {get_args(Names)}, not {self.names!r}")
-        for name in ("allow", "allow_networks"):
+        for name in ("allow", "allow_networks", "inline_types"):
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
         object.__setattr__(self, "_prefixes", tuple(_parse_prefix(text) for text in self.allow))

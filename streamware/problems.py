@@ -45,6 +45,7 @@ def problem(error: StreamwareError, *, instance: str | None = None) -> Reply:
         ("Content-Length", str(len(data))),
         ("Cache-Control", "no-store"),
     ]
+    headers.extend(getattr(error, "headers", ()))
     waits = [e.retry_after for e in (error, *failures) if e.retry_after is not None]
     if waits:
         headers.append(("Retry-After", str(max(0, *waits))))

@@ -324,12 +324,16 @@ _UNSAFE_FALLBACK = re.compile(r'[^\x20-\x7e]|["%/\\]')  # "%": RFC 6266 appendix
 _ATTR_CHAR = "!#$&+-.^_`|~"
 
 
-def content_disposition(filename: str) -> str:
-    """A Content-Disposition that saves under ``filename``, which may be any text and is made a safe one here."""
+def content_disposition(filename: str, *, inline: bool = False) -> str:
+    """A Content-Disposition that saves under ``filename``, which may be any text and is made a safe one here.
+
+    :param inline: a browser may show it instead.
+    """
     name = _shortened(_leaf(_UNSAFE.sub("_", filename)))
     ascii_only = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     fallback = _leaf(_UNSAFE_FALLBACK.sub("_", ascii_only))
-    return f"attachment; filename=\"{fallback}\"; filename*=UTF-8''{quote(name, safe=_ATTR_CHAR)}"
+    kind = "inline" if inline else "attachment"
+    return f"{kind}; filename=\"{fallback}\"; filename*=UTF-8''{quote(name, safe=_ATTR_CHAR)}"
 
 
 def _leaf(name: str) -> str:

@@ -26,6 +26,7 @@ FLOORS = {
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace wire origin
+            stored upload_errors file_request uploads
             formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records
             formats.zip_shape formats.zip
             formats.tar
@@ -36,16 +37,20 @@ FLOORS = {
             passage walk pump
             versions ledger memory_ledger singles ledger_session ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
+            database file_rows objects body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
         # The service.
-        2: "admission service job links prober",
+        2: """
+            admission service job links prober
+            filestore appender hashing sweeper single intake intake_form intake_tus file_service file_admission
+        """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge edge_clients edge_subrequests intercept held middleware resources
+            edge edge_clients edge_subrequests edge_uploads intercept held middleware resources
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
-            server.raw server.run server.settings server.state server.workers
+            server.raw server.run server.settings server.state server.tokens server.uploads server.workers
             __main__
         """,
     }.items()
@@ -53,7 +58,7 @@ FLOORS = {
 }
 
 # The vocabulary: every floor may use it, its own included.
-WORDS = {"errors", "model", "plan", "reply"}
+WORDS = {"errors", "upload_errors", "model", "plan", "reply", "stored"}
 
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
@@ -64,7 +69,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "said": {"columns"},
     "plan": {"entries"},
     "heads": {"digests", "semantics"},
-    "policy": {"addresses"},
+    "policy": {"addresses", "file_request"},
     "inner": {"heads", "semantics", "target"},
     "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
@@ -86,9 +91,18 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
+    "objects": {"checksums"},
+    "file_rows": {"database"},
+    "sources.stored": {"objects", "sources.file"},
+    "appender": {"hashing"},
+    "filestore": {"appender", "hashing", "sweeper"},
+    "intake": {"filestore"},
+    "intake_form": {"filestore", "intake"},
+    "intake_tus": {"filestore", "intake"},
+    "file_service": {"file_admission", "filestore", "intake", "intake_form", "intake_tus", "single"},
     "memory_ledger": {"ledger", "singles"},
     "links": {"job"},
-    "service": {"admission", "job", "links"},
+    "service": {"admission", "filestore", "job", "links"},
     "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
     "ledger_tables": {"checksums", "ledger", "ledger_session"},
     "ledger_writer": {"ledger", "ledger_session", "ledger_tables", "memory_ledger"},
@@ -108,8 +122,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "pumped": {"pumps"},
     "edge": {"edge_clients"},
     "edge_subrequests": {"edge"},
+    "edge_uploads": {"edge"},
     "middleware": {"edge", "edge_subrequests", "held", "intercept"},
-    "resources": {"edge"},
+    "resources": {"edge", "edge_uploads"},
     "server.guard": {"edge", "server.page"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
@@ -126,13 +141,15 @@ NEIGHBOURS: dict[str, set[str]] = {
 # Outside library -> the only modules that may know it; "server." stands for everything below.
 OWNERS = {
     "urllib3": ("connections",),
+    "obstore": ("objects",),
+    "multipart": ("intake_form",),
     "asyncio": ("edge", "server."),
     "falcon": ("resources", "server."),
     "itsdangerous": ("links",),
     "isal": ("checksums",),
     "zlib_ng": ("checksums",),
     "zstandard": ("checksums",),
-    "sqlalchemy": ("ledger_tables",),
+    "sqlalchemy": ("database", "ledger_tables", "file_rows"),
     "uvicorn": ("server.",),
     "prometheus_client": ("server.",),
 }
