@@ -18,7 +18,9 @@ __all__ = ["first_line", "mapped"]
 _SYSTEM = re.compile(r"\(os error (\d+)\)")
 _STATUS = re.compile(r"status code: (\d{3})")
 _FULL_WORDS = re.compile(r"StorageFull|QuotaExceeded|InsufficientStorage")
-_BROKEN_WORDS = re.compile(r"HTTP error|error sending request|timed out|TimedOut|connection|SlowDown|InternalError")
+_BROKEN_WORDS = re.compile(
+    r"HTTP error(?!: builder)|error sending request|timed out|TimedOut|connection|SlowDown|InternalError"
+)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PASSING = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}  # the last three are a network's
@@ -48,4 +50,5 @@ def mapped(error: Exception, doing: str) -> StreamwareError:
 
 def first_line(error: Exception) -> str:
     """What obstore says before it goes on with its structures."""
-    return str(error).partition("\n\nDebug source:")[0].strip()[:1000]
+    text = str(error).partition("\n\nDebug source:")[0]
+    return " ".join(text.split())[:1000]

@@ -336,7 +336,11 @@ class _RemoteChunks:
 
 
 def _remote(stores: Any, url: str, options: dict[str, str]) -> Any:
-    client = {**_CLIENT, **{name: options.pop(name) for name in list(options) if name in _CLIENT_OPTIONS}}
+    # What is given of these, obstore takes in place of what its environment says.
+    vendor = {"s3": "AWS", "gs": "GOOGLE"}.get(url.partition(":")[0].lower(), "AZURE")
+    told = {name: os.environ.get(f"{vendor}_{name.upper()}") for name in _CLIENT_OPTIONS}
+    client = {**_CLIENT, **{name: value for name, value in told.items() if value}}
+    client.update({name: options.pop(name) for name in list(options) if name in _CLIENT_OPTIONS})
     try:
         return stores.from_url(url, config=options, client_options=client, retry_config=_RETRY)
     except Exception as error:
