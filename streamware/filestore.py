@@ -42,8 +42,8 @@ class FileStore:
     """Keeps files of any size and gives them out again. One per application, used from any thread.
 
     :param url: where the bytes lie: ``file:///DIRECTORY``, ``s3://BUCKET/PREFIX``, ``gs://...`` or ``az://...``.
-    :param database: where the rows are: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/NAME``. Replicas
-        share both.
+    :param database: where the rows are: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/NAME``.
+        Replicas share both.
     :param policy: limits; the defaults if None.
     :param options: settings of the object store by name (endpoint, keys); what is not given comes from the environment.
     :raises ValueError: a URL or an option cannot be used, or a package is missing.
