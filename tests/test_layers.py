@@ -37,7 +37,7 @@ FLOORS = {
             passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database sessions file_tables file_rows objects body_in sources.stored
+            database sessions file_tables file_database file_rows objects body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
@@ -94,7 +94,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "objects": {"checksums"},
     "sessions": {"database"},
     "file_tables": {"database"},
-    "file_rows": {"database", "file_tables", "sessions"},
+    "file_database": {"database", "file_tables", "sessions"},
+    "file_rows": {"file_database", "file_tables"},
     "sources.stored": {"objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
