@@ -37,7 +37,8 @@ FLOORS = {
             passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database sessions file_tables file_database file_rows objects body_in sources.stored
+            database sessions file_tables file_database file_rows
+            objects object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
@@ -91,7 +92,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
-    "objects": {"checksums"},
+    "objects": {"object_errors", "object_folder"},
+    "object_folder": {"object_errors"},
     "sessions": {"database"},
     "file_tables": {"database"},
     "file_database": {"database", "file_tables", "sessions"},
