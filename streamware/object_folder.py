@@ -11,15 +11,19 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from streamware.object_errors import mapped
 from streamware.upload_errors import StoreUnavailable
 
+_locks: Any
 try:
     import fcntl
+
+    _locks = fcntl
 except ImportError:  # not POSIX
-    fcntl = None  # type: ignore[assignment]
+    _locks = None
 
 __all__ = ["ObjectFolder"]
 
@@ -100,9 +104,9 @@ class ObjectFolder:
         """A descriptor that says until it is closed that an object is being read."""
         with _errors("reading"):
             fd = os.open(os.path.join(self.path, key), _FLAGS)
-            if fcntl is not None:
+            if _locks is not None:
                 try:
-                    fcntl.flock(fd, fcntl.LOCK_SH)
+                    _locks.flock(fd, _locks.LOCK_SH)
                 except OSError:
                     os.close(fd)
                     raise
@@ -111,14 +115,14 @@ class ObjectFolder:
     def unread(self, key: str) -> bool:
         """Whether nobody says so, in whatever process of this machine. It knows no more than the system does: where
         locks are not kept, as on some network folders, nobody seems to read."""
-        if fcntl is None:
+        if _locks is None:
             return True
         try:
             fd = os.open(os.path.join(self.path, key), _FLAGS)
         except OSError:
             return True
         try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _locks.flock(fd, _locks.LOCK_EX | _locks.LOCK_NB)
         except OSError as error:
             return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN)
         finally:
