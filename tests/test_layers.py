@@ -44,7 +44,7 @@ FLOORS = {
         """,
         # The service.
         2: """
-            admission service job links prober
+            admission service job links prober member_sources stored_members
             filestore appender hashing sweeper single intake intake_form intake_tus file_service file_admission
         """,
         # Hosts: translate in, translate out, decide nothing.
@@ -91,7 +91,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "passage": {"ahead", "coding", "line", "passing", "recall"},
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
-    "job": {"admission", "prober"},
+    "job": {"admission", "member_sources", "prober", "stored_members"},
     "objects": {"object_chunks", "object_errors", "object_folder"},
     "object_folder": {"object_errors"},
     "sessions": {"database"},
@@ -106,8 +106,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "intake_tus": {"filestore", "intake"},
     "file_service": {"file_admission", "filestore", "intake", "intake_form", "intake_tus", "single"},
     "memory_ledger": {"ledger", "singles"},
-    "links": {"job"},
-    "service": {"admission", "filestore", "job", "links"},
+    "links": {"job", "member_sources"},
+    "service": {"admission", "filestore", "job", "links", "member_sources"},
     "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
     "ledger_tables": {"checksums", "database", "ledger", "sessions"},
     "ledger_writer": {"database", "ledger", "ledger_tables", "memory_ledger", "sessions"},
