@@ -82,13 +82,8 @@ class Admission(Places):
 
     def __init__(self, policy: Policy) -> None:
         each, seconds = policy.max_bundles_per_client, policy.overload_retry_seconds
-
-        def too_many() -> RequestError:
-            return TooManyDownloads(
-                f"A client may have {each} downloads at a time on this server.", retry_after=seconds
-            )
-
-        super().__init__(policy.max_bundles, each, too_many, seconds)
+        told = f"A client may have {each} downloads at a time on this server."
+        super().__init__(policy.max_bundles, each, lambda: TooManyDownloads(told, retry_after=seconds), seconds)
 
 
 class Ticket:

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from streamware.admission import Places, Ticket
-from streamware.errors import RequestError
 from streamware.file_request import FileRequest
 from streamware.policy import Policy
 from streamware.upload_errors import FileForbidden, TooManyUploads, Unauthorized
@@ -64,11 +63,8 @@ class FileAdmission:
         self._policy = policy
         self._counts = policy.max_files_per_identity is not None or policy.max_bytes_per_identity is not None
         each, seconds = policy.max_uploads_per_identity, policy.overload_retry_seconds
-
-        def too_many() -> RequestError:
-            return TooManyUploads(f"This server takes {each} uploads of yours at a time.", retry_after=seconds)
-
-        self._places = Places(policy.max_uploads, each, too_many, seconds)
+        told = f"This server takes {each} uploads of yours at a time."
+        self._places = Places(policy.max_uploads, each, lambda: TooManyUploads(told, retry_after=seconds), seconds)
         self._rate = _Rate(policy.max_uploads_per_minute)
 
     @property

@@ -16,7 +16,7 @@ from typing import Protocol
 from streamware.admission import Ticket
 from streamware.checksums import crc32
 from streamware.errors import StreamwareError
-from streamware.filestore import Appender, FileStore
+from streamware.filestore import FileStore
 from streamware.reply import BytesBody, Reply
 from streamware.stored import StoredFile, Upload
 from streamware.upload_errors import UploadBroken, UploadChecksumMismatch, UploadDigestMismatch

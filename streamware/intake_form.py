@@ -11,8 +11,9 @@ from copy import copy
 from typing import TYPE_CHECKING, Any
 
 from streamware.admission import Ticket
+from streamware.appender import Appender
 from streamware.errors import StreamwareError
-from streamware.filestore import Appender, FileStore
+from streamware.filestore import FileStore
 from streamware.intake import Digests, Ending, Problem, finished
 from streamware.reply import Reply
 from streamware.stored import StoredFile, Upload
@@ -135,8 +136,8 @@ class FormIntake(Ending):
     def _give_up(self, error: StreamwareError | None) -> None:
         if self._appender is not None:
             self._appender.drop()
-        for id in self._begun:
-            self._store.give_up(id)
+        for begun in self._begun:
+            self._store.give_up(begun)
 
 
 class _Parser:

@@ -1,7 +1,7 @@
 """The tus protocol, version 1.0.0 (tus.io): creation and its kinds, the core, termination and concatenation.
 
-The rule of this file: it decides by what the database says, in the order of the protocol, before a body is read. Whoever
-answers adds Tus-Resumable; whoever calls has let the request pass.
+The rule of this file: it decides by what the database says, before a body is read. Whoever answers adds Tus-Resumable,
+and whoever calls has let the request pass.
 """
 
 from __future__ import annotations
@@ -206,7 +206,6 @@ class Tus:
         told = request.header("upload-offset")
         if told is None:
             raise UploadInvalid("PATCH needs an Upload-Offset.")
-        whole = isinstance(found, StoredFile)
         offset = found.size if isinstance(found, StoredFile) else found.offset
         if number("Upload-Offset", told) != offset:
             raise OffsetMismatch(f"The upload stands at {offset}.", headers=(("Upload-Offset", str(offset)),))
