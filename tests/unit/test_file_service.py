@@ -1,5 +1,4 @@
-"""The file service on a real database and a real folder, asked as hosts ask it: every rule of raw uploads, tus, listing,
-deletion and access."""
+"""The file service on a real database and a real folder, asked as hosts ask it, rule by rule."""
 
 from __future__ import annotations
 
@@ -25,6 +24,7 @@ from streamware.intake import Intake, take
 from streamware.policy import Policy
 from streamware.problems import problem
 from streamware.reply import Conditions, Reply
+from streamware.semantics import content_disposition, parse_http_date
 from streamware.stored import is_file_id
 from streamware.upload_errors import StoreUnavailable, UploadBroken, UploadTooSlow
 
@@ -74,6 +74,7 @@ class Site:
     def begin(self, method: str, id: str | None = None, **asked: Any) -> Reply | Intake:
         client, untold = asked.pop("client", "192.0.2.1"), asked.pop("untold", None)
         query, repeated = asked.pop("query", ""), asked.pop("repeated", ())
+        asked_conditions = asked.pop("conditions", {})
         headers = {name.replace("_", "-"): str(value) for name, value in asked.items() if value is not None}
         return self.service.ask(
             FileRequest(
@@ -84,7 +85,7 @@ class Site:
                 headers=headers,
                 repeated=frozenset(repeated),
                 untold=untold,
-                conditions=Conditions(method, client=client, range=headers.get("range")),
+                conditions=Conditions(method, client=client, **asked_conditions),
             )
         )
 
@@ -369,7 +370,7 @@ def test_creation_and_the_core(site: Site) -> None:
         {"upload_defer_length": "2"},
         {"upload_defer_length": "true"},
         *({"upload_length": length} for length in ("-1", "+1", "1 ", "1.0", "", "a", "1, 1", str(1 << 63))),
-        {"upload_length": "1", "upload_metadata": "a!"},
+        {"upload_length": "1", "upload_metadata": "a !"},
         {"upload_length": "1", "upload_metadata": "filename not*base64"},
         {"upload_length": "1", "upload_concat": "whole"},
         {"upload_length": "1", "content_type": _OFFSET_TYPE, "content_length": "1", "upload_checksum": "md5 AAAA"},
@@ -392,8 +393,8 @@ def test_creation_of_too_much(make: Sites) -> None:
 def test_creation_needs_no_body_and_so_no_length_of_one(site: Site) -> None:
     assert site.tus("POST", upload_length=1, untold="this host cannot").status == 201
     assert site.tus("POST", upload_length=1, untold="this host cannot", content_type=_OFFSET_TYPE).status == 411
-    id = site.tus("POST", upload_length=1).id
-    assert site.tus("PATCH", id, upload_offset=0, untold="this host cannot").status == 411
+    key = site.tus("POST", upload_length=1).id
+    assert site.tus("PATCH", key, upload_offset=0, untold="this host cannot").status == 411
 
 
 def test_an_upload_of_no_bytes_is_a_file_at_once(site: Site) -> None:
@@ -427,37 +428,37 @@ def test_a_creation_that_breaks_off_is_nothing_and_one_that_can_be_answered_goes
 
 
 def test_deferred_length(site: Site) -> None:
-    id = site.tus("POST", upload_defer_length=1).id
-    head = site.tus("HEAD", id)
+    key = site.tus("POST", upload_defer_length=1).id
+    head = site.tus("HEAD", key)
     assert head.headers["upload-defer-length"] == "1"
     assert "upload-length" not in head.headers
-    assert site.tus("PATCH", id, b"abc", upload_offset=0).status == 204
-    assert site.tus("PATCH", id, b"d", upload_offset=3, upload_length=2).status == 400
-    assert site.tus("PATCH", id, b"def", upload_offset=3, upload_length=5).status == 413
-    assert site.tus("PATCH", id, b"d", upload_offset=3, upload_length="5x").status == 400
-    assert site.tus("PATCH", id, b"d", upload_offset=3, upload_length=5).status == 204
-    head = site.tus("HEAD", id)
+    assert site.tus("PATCH", key, b"abc", upload_offset=0).status == 204
+    assert site.tus("PATCH", key, b"d", upload_offset=3, upload_length=2).status == 400
+    assert site.tus("PATCH", key, b"def", upload_offset=3, upload_length=5).status == 413
+    assert site.tus("PATCH", key, b"d", upload_offset=3, upload_length="5x").status == 400
+    assert site.tus("PATCH", key, b"d", upload_offset=3, upload_length=5).status == 204
+    head = site.tus("HEAD", key)
     assert (head.headers["upload-length"], head.headers["upload-offset"]) == ("5", "4")
     assert "upload-defer-length" not in head.headers
-    assert site.tus("PATCH", id, b"e", upload_offset=4, upload_length=6).status == 400
-    assert site.tus("PATCH", id, b"e", upload_offset=4, upload_length=5).status == 204
-    assert site.content(id) == b"abcde"
+    assert site.tus("PATCH", key, b"e", upload_offset=4, upload_length=6).status == 400
+    assert site.tus("PATCH", key, b"e", upload_offset=4, upload_length=5).status == 204
+    assert site.content(key) == b"abcde"
 
 
 def test_a_deferred_length_may_be_where_it_stands(site: Site) -> None:
-    id = site.tus("POST", upload_defer_length=1).id
-    assert site.tus("PATCH", id, b"abc", upload_offset=0).status == 204
-    assert site.tus("PATCH", id, b"", upload_offset=3, upload_length=3).status == 204
-    assert site.content(id) == b"abc"
+    key = site.tus("POST", upload_defer_length=1).id
+    assert site.tus("PATCH", key, b"abc", upload_offset=0).status == 204
+    assert site.tus("PATCH", key, b"", upload_offset=3, upload_length=3).status == 204
+    assert site.content(key) == b"abc"
 
 
 def test_deferred_lengths_are_limited(make: Sites) -> None:
     site = make(max_upload_bytes=5)
-    id = site.tus("POST", upload_defer_length=1).id
-    assert site.tus("PATCH", id, b"abc", upload_offset=0, upload_length=6).status == 413
-    assert site.tus("PATCH", id, b"abcdef", upload_offset=0).status == 413
-    assert site.tus("PATCH", id, iter([b"abc", b"def"]), upload_offset=0).status == 413
-    assert site.offset(id) == 3
+    key = site.tus("POST", upload_defer_length=1).id
+    assert site.tus("PATCH", key, b"abc", upload_offset=0, upload_length=6).status == 413
+    assert site.tus("PATCH", key, b"abcdef", upload_offset=0).status == 413
+    assert site.tus("PATCH", key, iter([b"abc", b"def"]), upload_offset=0).status == 413
+    assert site.offset(key) == 3
 
 
 # --- tus: going on -------------------------------------------------------------------------------------------------
@@ -481,62 +482,62 @@ def test_deferred_lengths_are_limited(make: Sites) -> None:
     ],
 )
 def test_a_patch_that_is_refused_changes_nothing(site: Site, asked: dict[str, Any], status: int) -> None:
-    id = site.tus("POST", upload_length=10).id
+    key = site.tus("POST", upload_length=10).id
     headers = {"upload_offset": "0", "content_type": _OFFSET_TYPE, "content_length": "3", "tus_resumable": "1.0.0"}
-    refused = site.begin("PATCH", id, **(headers | asked))
+    refused = site.begin("PATCH", key, **(headers | asked))
     assert isinstance(refused, Reply)
     assert refused.status == status
     assert refused.header("tus-resumable") == "1.0.0"
     assert (refused.header("upload-offset") == "0") == (status == 409)
-    assert site.offset(id) == 0
+    assert site.offset(key) == 0
 
 
 @pytest.mark.parametrize("cut", [0, 1, 5, 10])
 @pytest.mark.parametrize("error", [UploadBroken(), UploadTooSlow()])
 def test_what_came_before_a_patch_broke_off_is_kept(site: Site, cut: int, error: StreamwareError) -> None:
-    id = site.tus("POST", upload_length=10).id
-    answer = site.tus("PATCH", id, broken(b"0123456789"[:cut], error=error), upload_offset=0, **_framed(10))
+    key = site.tus("POST", upload_length=10).id
+    answer = site.tus("PATCH", key, broken(b"0123456789"[:cut], error=error), upload_offset=0, **_framed(10))
     assert answer.status == error.status
     assert answer.headers["upload-offset"] == str(cut)
-    assert site.offset(id) == cut
-    answer = site.tus("PATCH", id, b"0123456789"[cut:], upload_offset=cut)
+    assert site.offset(key) == cut
+    answer = site.tus("PATCH", key, b"0123456789"[cut:], upload_offset=cut)
     assert answer.status == 204
-    assert site.content(id) == b"0123456789"
-    assert site.store.file(id).sha256 == hashlib.sha256(b"0123456789").digest()
+    assert site.content(key) == b"0123456789"
+    assert site.store.file(key).sha256 == hashlib.sha256(b"0123456789").digest()
 
 
 def test_a_host_that_fails_keeps_what_came(site: Site) -> None:
-    id = site.tus("POST", upload_length=10).id
+    key = site.tus("POST", upload_length=10).id
     intake = site.begin(
-        "PATCH", id, upload_offset=0, content_type=_OFFSET_TYPE, content_length=10, tus_resumable="1.0.0"
+        "PATCH", key, upload_offset=0, content_type=_OFFSET_TYPE, content_length=10, tus_resumable="1.0.0"
     )
     assert not isinstance(intake, Reply)
     intake.write(b"abc")
     intake.close()
-    assert site.offset(id) == 3
+    assert site.offset(key) == 3
 
 
 def test_a_patch_past_the_end_keeps_nothing_beyond(site: Site) -> None:
-    id = site.tus("POST", upload_length=5).id
-    assert site.tus("PATCH", id, b"012345", upload_offset=0).status == 413
-    assert site.offset(id) == 0
-    assert site.tus("PATCH", id, iter([b"012", b"345"]), upload_offset=0).status == 413
-    assert site.offset(id) == 3
-    assert site.tus("PATCH", id, iter([b"34"]), upload_offset=3).status == 204
-    assert site.content(id) == b"01234"
+    key = site.tus("POST", upload_length=5).id
+    assert site.tus("PATCH", key, b"012345", upload_offset=0).status == 413
+    assert site.offset(key) == 0
+    assert site.tus("PATCH", key, iter([b"012", b"345"]), upload_offset=0).status == 413
+    assert site.offset(key) == 3
+    assert site.tus("PATCH", key, iter([b"34"]), upload_offset=3).status == 204
+    assert site.content(key) == b"01234"
 
 
 def test_a_later_patch_takes_over(site: Site) -> None:
-    id = site.tus("POST", upload_length=10).id
+    key = site.tus("POST", upload_length=10).id
     asked = {"content_type": _OFFSET_TYPE, "tus_resumable": "1.0.0"}
-    first = site.begin("PATCH", id, upload_offset=0, content_length=10, **asked)
+    first = site.begin("PATCH", key, upload_offset=0, content_length=10, **asked)
     assert not isinstance(first, Reply)
     first.write(b"0123")
     assert site.service.admission.active == 1
-    head = site.begin("HEAD", id, tus_resumable="1.0.0")
+    head = site.begin("HEAD", key, tus_resumable="1.0.0")
     assert isinstance(head, Reply)
     assert head.header("upload-offset") == "4"
-    second = site.begin("PATCH", id, upload_offset=4, content_length=6, **asked)
+    second = site.begin("PATCH", key, upload_offset=4, content_length=6, **asked)
     assert not isinstance(second, Reply)
     with pytest.raises(StreamwareError) as locked:
         first.write(b"xxxx")
@@ -545,13 +546,13 @@ def test_a_later_patch_takes_over(site: Site) -> None:
     second.write(b"456789")
     assert second.finish().status == 204
     assert site.service.admission.active == 0
-    assert site.content(id) == b"0123456789"
+    assert site.content(key) == b"0123456789"
 
 
 def test_an_upload_left_by_a_process_that_died_before_its_last_row_becomes_a_file(site: Site) -> None:
     for ask in (
-        lambda id: site.tus("HEAD", id),
-        lambda id: site.tus("PATCH", id, b"", upload_offset=3),
+        lambda key: site.tus("HEAD", key),
+        lambda key: site.tus("PATCH", key, b"", upload_offset=3),
     ):
         upload = site.store.begin("a", "text/plain", length=3, kind="tus")
         appender = site.store.append(upload)
@@ -569,15 +570,15 @@ def test_checksums(site: Site, algorithm: str) -> None:
             return f"crc32 {b64(zlib.crc32(data).to_bytes(4, 'big'))}"
         return f"{algorithm} {b64(hashlib.new(algorithm, data).digest())}"
 
-    id = site.tus("POST", upload_length=6).id
-    answer = site.tus("PATCH", id, b"abc", upload_offset=0, upload_checksum=of(b"xyz"))
+    key = site.tus("POST", upload_length=6).id
+    answer = site.tus("PATCH", key, b"abc", upload_offset=0, upload_checksum=of(b"xyz"))
     assert (answer.status, answer.kind, answer.headers["upload-offset"]) == (460, "digest-mismatch", "0")
-    assert site.offset(id) == 0
-    assert site.tus("PATCH", id, broken(b"ab"), upload_offset=0, upload_checksum=of(b"abc")).status == 400
-    assert site.offset(id) == 0  # half of it proves nothing
-    assert site.tus("PATCH", id, b"abc", upload_offset=0, upload_checksum=of(b"abc")).status == 204
-    assert site.tus("PATCH", id, iter([b"de", b"f"]), upload_offset=3, upload_checksum=of(b"def")).status == 204
-    assert site.content(id) == b"abcdef"
+    assert site.offset(key) == 0
+    assert site.tus("PATCH", key, broken(b"ab"), upload_offset=0, upload_checksum=of(b"abc")).status == 400
+    assert site.offset(key) == 0  # half of it proves nothing
+    assert site.tus("PATCH", key, b"abc", upload_offset=0, upload_checksum=of(b"abc")).status == 204
+    assert site.tus("PATCH", key, iter([b"de", b"f"]), upload_offset=3, upload_checksum=of(b"def")).status == 204
+    assert site.content(key) == b"abcdef"
     answer = site.tus("POST", None, b"abc", upload_length=3, content_type=_OFFSET_TYPE, upload_checksum=of(b"x"))
     assert (answer.status, answer.headers["upload-offset"]) == (460, "0")
     assert site.offset(answer.id) == 0
@@ -586,19 +587,19 @@ def test_checksums(site: Site, algorithm: str) -> None:
 
 
 def test_a_content_digest_of_a_patch_counts_too(site: Site) -> None:
-    id = site.tus("POST", upload_length=3).id
+    key = site.tus("POST", upload_length=3).id
     wrong, right = (b64(hashlib.sha256(data).digest()) for data in (b"x", b"abc"))
-    assert site.tus("PATCH", id, b"abc", upload_offset=0, content_digest=f"sha-256=:{wrong}:").status == 400
-    assert site.offset(id) == 0
-    assert site.tus("PATCH", id, b"abc", upload_offset=0, content_digest=f"sha-256=:{right}:").status == 204
+    assert site.tus("PATCH", key, b"abc", upload_offset=0, content_digest=f"sha-256=:{wrong}:").status == 400
+    assert site.offset(key) == 0
+    assert site.tus("PATCH", key, b"abc", upload_offset=0, content_digest=f"sha-256=:{right}:").status == 204
 
 
 @pytest.mark.parametrize(
     ("method", "version"), [(m, v) for m in ("POST", "HEAD", "PATCH", "DELETE") for v in ("0.2.2", "", "1.0.0, 1.0.0")]
 )
 def test_versions(site: Site, method: str, version: str) -> None:
-    id = None if method == "POST" else site.tus("POST", upload_length=10).id
-    answer = site.ask(method, id, tus_resumable=version, upload_length=5, upload_offset=0, content_type=_OFFSET_TYPE)
+    key = None if method == "POST" else site.tus("POST", upload_length=10).id
+    answer = site.ask(method, key, tus_resumable=version, upload_length=5, upload_offset=0, content_type=_OFFSET_TYPE)
     assert (answer.status, answer.headers["tus-version"]) == (412, "1.0.0")
     assert answer.headers["tus-resumable"] == "1.0.0"
 
@@ -606,8 +607,8 @@ def test_versions(site: Site, method: str, version: str) -> None:
 def test_requests_of_tus_without_a_version(site: Site) -> None:
     assert site.ask("POST", upload_length=5).status == 412
     assert site.ask("POST", upload_defer_length=1).status == 412
-    id = site.tus("POST", upload_length=5).id
-    assert site.ask("PATCH", id, b"", upload_offset=0, content_type=_OFFSET_TYPE).status == 412
+    key = site.tus("POST", upload_length=5).id
+    assert site.ask("PATCH", key, b"", upload_offset=0, content_type=_OFFSET_TYPE).status == 412
     # What else there is of resumable uploads takes an ordinary answer.
     assert site.ask("POST", None, b"abc", upload_length=3, upload_complete="?1").status == 201
 
@@ -630,11 +631,11 @@ def test_unknown_ids(site: Site, id: str) -> None:
 
 def test_expired_uploads(make: Sites) -> None:
     site = make(upload_seconds=1)
-    id = site.tus("POST", upload_length=10).id
+    key = site.tus("POST", upload_length=10).id
     time.sleep(2)
-    assert site.tus("HEAD", id).status == 410
-    assert "upload-offset" not in site.tus("HEAD", id).headers
-    assert site.tus("PATCH", id, b"x", upload_offset=0).status == 410
+    assert site.tus("HEAD", key).status == 410
+    assert "upload-offset" not in site.tus("HEAD", key).headers
+    assert site.tus("PATCH", key, b"x", upload_offset=0).status == 410
 
 
 def test_a_raw_upload_is_none_of_tus(site: Site) -> None:
@@ -642,37 +643,37 @@ def test_a_raw_upload_is_none_of_tus(site: Site) -> None:
     assert not isinstance(intake, Reply)
     intake.write(b"abc")
     with closing(sqlite3.connect(site.folder / "r.sqlite3")) as database:
-        id = database.execute(f"SELECT id FROM {_TABLES[0]}").fetchone()[0]
-    id = str(uuid.UUID(str(id)))
+        key = database.execute(f"SELECT id FROM {_TABLES[0]}").fetchone()[0]
+    key = str(uuid.UUID(str(key)))
     for method in ("HEAD", "PATCH", "DELETE"):
-        answer = site.begin(method, id, tus_resumable="1.0.0", content_type=_OFFSET_TYPE, upload_offset=3)
+        answer = site.begin(method, key, tus_resumable="1.0.0", content_type=_OFFSET_TYPE, upload_offset=3)
         assert isinstance(answer, Reply)
         assert answer.status == 404
     intake.write(b"de")
     assert intake.finish().status == 201
-    assert site.content(id) == b"abcde"
-    assert site.offset(id) == 5
+    assert site.content(key) == b"abcde"
+    assert site.offset(key) == 5
 
 
 # --- tus: termination, concatenation, options ----------------------------------------------------------------------
 
 
 def test_termination(site: Site) -> None:
-    id = site.tus("POST", None, b"abc", upload_length=10, content_type=_OFFSET_TYPE).id
-    assert site.ask("DELETE", id).status == 403  # as a file, which cannot be deleted here
-    assert site.offset(id) == 3
-    answer = site.tus("DELETE", id)
+    key = site.tus("POST", None, b"abc", upload_length=10, content_type=_OFFSET_TYPE).id
+    assert site.ask("DELETE", key).status == 403  # as a file, which cannot be deleted here
+    assert site.offset(key) == 3
+    answer = site.tus("DELETE", key)
     assert (answer.status, answer.body) == (204, b"")
-    assert site.tus("HEAD", id).status == 404
-    assert site.tus("DELETE", id).status == 404
+    assert site.tus("HEAD", key).status == 404
+    assert site.tus("DELETE", key).status == 404
     assert site.empty()
 
 
 def test_termination_of_what_is_a_file(make: Sites) -> None:
     for allowed in (False, True):
         site = make(allow_delete=allowed)
-        id = site.tus("POST", None, b"abc", upload_length=3, content_type=_OFFSET_TYPE).id
-        answer = site.tus("DELETE", id)
+        key = site.tus("POST", None, b"abc", upload_length=3, content_type=_OFFSET_TYPE).id
+        answer = site.tus("DELETE", key)
         assert answer.status == (204 if allowed else 403)
         assert site.empty() == allowed
 
@@ -687,11 +688,11 @@ def test_concatenation(site: Site) -> None:
 
     first, second, third = partial(b"hello "), partial(b"w"), partial(b"orld")
     empty = site.tus("POST", upload_length=0, upload_concat="partial").id
-    for id in (first, empty):
-        head = site.tus("HEAD", id)
+    for key in (first, empty):
+        head = site.tus("HEAD", key)
         assert head.headers["upload-concat"] == "partial"
         assert head.headers["upload-length"] == head.headers["upload-offset"]
-        assert site.ask("GET", id).status == 404  # a part is never a file
+        assert site.ask("GET", key).status == 404  # a part is never a file
     assert site.ask("GET").json["files"] == []
 
     concat = f"final;/files/{first} https://example.com/files/{second} /files/{empty} /files/{third}"
@@ -732,8 +733,8 @@ def test_concatenations_that_are_refused(make: Sites) -> None:
 
 def test_options(make: Sites) -> None:
     site = make(max_upload_bytes=12345)
-    for id in (None, str(uuid.uuid4())):
-        answer = site.ask("OPTIONS", id, tus_resumable="9")
+    for key in (None, str(uuid.uuid4())):
+        answer = site.ask("OPTIONS", key, tus_resumable="9")
         assert answer.status == 204
         assert answer.headers["tus-version"] == answer.headers["tus-resumable"] == "1.0.0"
         assert answer.headers["tus-max-size"] == "12345"
@@ -742,14 +743,14 @@ def test_options(make: Sites) -> None:
             *("creation", "creation-with-upload", "creation-defer-length", "checksum"),
             *("expiration", "termination", "concatenation"),
         }
-        assert ("POST" if id is None else "PATCH") in answer.headers["allow"].split(", ")
+        assert ("POST" if key is None else "PATCH") in answer.headers["allow"].split(", ")
 
 
 def test_overridden_methods(site: Site) -> None:
-    id = site.tus("POST", upload_length=3).id
+    key = site.tus("POST", upload_length=3).id
     asked = {"x_http_method_override": "PATCH", "upload_offset": 0, "content_type": _OFFSET_TYPE}
-    assert site.tus("POST", id, b"abc", **asked).status == 204
-    assert site.content(id) == b"abc"
+    assert site.tus("POST", key, b"abc", **asked).status == 204
+    assert site.content(key) == b"abc"
     other = site.tus("POST", upload_length=3).id
     assert site.tus("GET", other, x_http_method_override="DELETE").status == 404
     assert site.tus("POST", other, x_http_method_override="delete").status == 204
@@ -779,11 +780,11 @@ def test_a_service_of_tus_alone(make: Sites) -> None:
     site = make(tus_only=True, allow_delete=True)
     assert site.ask("POST", None, b"abc").status == 412
     assert site.ask("GET").status == 405
-    id = site.tus("POST", None, b"abc", upload_length=3, content_type=_OFFSET_TYPE).id
-    assert site.ask("GET", id).headers["allow"] == "DELETE, HEAD, OPTIONS, PATCH"
-    assert site.ask("HEAD", id).status == 412
-    assert site.ask("DELETE", id).status == 412
-    assert site.offset(id) == 3
+    key = site.tus("POST", None, b"abc", upload_length=3, content_type=_OFFSET_TYPE).id
+    assert site.ask("GET", key).headers["allow"] == "DELETE, HEAD, OPTIONS, PATCH"
+    assert site.ask("HEAD", key).status == 412
+    assert site.ask("DELETE", key).status == 412
+    assert site.offset(key) == 3
 
 
 def test_listing(make: Sites) -> None:
@@ -815,12 +816,12 @@ def test_listing(make: Sites) -> None:
 
 def test_deletion(make: Sites) -> None:
     site = make(allow_delete=True)
-    id = site.ask("POST", None, b"abc").id
+    key = site.ask("POST", None, b"abc").id
     upload = site.tus("POST", upload_length=3).id
     assert site.ask("DELETE", upload).status == 404
-    assert site.ask("DELETE", id).status == 204
-    assert site.ask("DELETE", id).status == 404
-    assert site.ask("GET", id).status == 404
+    assert site.ask("DELETE", key).status == 204
+    assert site.ask("DELETE", key).status == 404
+    assert site.ask("GET", key).status == 404
     assert site.offset(upload) == 0
 
 
@@ -837,16 +838,16 @@ def test_authorization(make: Sites) -> None:
         )
 
     site = make(authorize=authorize, allow_delete=True)
-    id = str(uuid.uuid4())
+    key = str(uuid.uuid4())
     for method, each, action in (
         ("POST", None, "upload"),
         ("GET", None, "list"),
         ("HEAD", None, "list"),
-        ("GET", id, "download"),
+        ("GET", key, "download"),
         ("GET", "no id", "download"),
-        ("HEAD", id, "download"),
-        ("PATCH", id, "upload"),
-        ("DELETE", id, "delete"),
+        ("HEAD", key, "download"),
+        ("PATCH", key, "upload"),
+        ("DELETE", key, "delete"),
     ):
         asked.clear()
         answer = site.ask(method, each, content_length=0)
@@ -862,27 +863,27 @@ def test_authorization(make: Sites) -> None:
 
 def test_an_unfinished_upload_is_its_owners_alone(make: Sites) -> None:
     site = make(authorize=lambda action, request: request.header("authorization") or True, allow_delete=True)
-    id = site.tus("POST", upload_length=6, authorization="alice").id
+    key = site.tus("POST", upload_length=6, authorization="alice").id
     nobodys = site.tus("POST", upload_length=6).id
     part = site.tus(
         "POST", None, b"x", upload_length=1, upload_concat="partial", content_type=_OFFSET_TYPE, authorization="alice"
     ).id
     for other in ("bob", None, "@client 192.0.2.1", "alice "):
         for method in ("HEAD", "PATCH", "DELETE"):
-            assert site.tus(method, id, b"", upload_offset=0, authorization=other).status == 404
+            assert site.tus(method, key, b"", upload_offset=0, authorization=other).status == 404
         assert site.tus("POST", upload_concat=f"final;/files/{part}", authorization=other).status == 404
     assert site.tus("HEAD", nobodys, authorization="bob").status == 404
     assert site.tus("HEAD", nobodys).status == 200
-    assert site.tus("PATCH", id, b"abc", upload_offset=0, authorization="alice", client="198.51.100.7").status == 204
-    assert site.tus("DELETE", id, authorization="alice").status == 204
+    assert site.tus("PATCH", key, b"abc", upload_offset=0, authorization="alice", client="198.51.100.7").status == 204
+    assert site.tus("DELETE", key, authorization="alice").status == 204
     assert site.tus("POST", upload_concat=f"final;/files/{part}", authorization="alice").status == 201
 
 
 def test_owners_that_are_addresses_are_told_from_names(make: Sites) -> None:
     site = make(authorize=lambda action, request: request.header("authorization") or True, max_files_per_identity=2)
-    id = site.tus("POST", upload_length=6).id
-    assert site.tus("HEAD", id, client="198.51.100.7").status == 200  # an address may change on the way
-    assert site.tus("HEAD", id, authorization="@client 192.0.2.1").status == 404
+    key = site.tus("POST", upload_length=6).id
+    assert site.tus("HEAD", key, client="198.51.100.7").status == 200  # an address may change on the way
+    assert site.tus("HEAD", key, authorization="@client 192.0.2.1").status == 404
     theirs = site.tus("POST", upload_length=6, authorization="@client 192.0.2.1").id
     assert site.tus("HEAD", theirs).status == 404
     assert site.tus("HEAD", theirs, authorization="@client 192.0.2.1").status == 200
@@ -936,13 +937,13 @@ def test_places(make: Sites) -> None:
 
 def test_rates(make: Sites) -> None:
     site = make(max_uploads_per_minute=3)
-    id = site.tus("POST", upload_length=10).id
+    key = site.tus("POST", upload_length=10).id
     assert site.ask("POST", None, b"x").status == 201
     assert site.ask("POST", None, b"x" * 3, content_encoding="gzip").status == 415
     refused = site.ask("POST", None, b"x")
     assert (refused.status, refused.kind) == (429, "too-many-uploads")
     assert 1 <= int(refused.headers["retry-after"]) <= 60
-    assert site.tus("PATCH", id, b"x", upload_offset=0).status == 204  # it goes on, and begins nothing
+    assert site.tus("PATCH", key, b"x", upload_offset=0).status == 204  # it goes on, and begins nothing
     assert site.ask("POST", None, b"x", client="198.51.100.7").status == 201
 
 
@@ -957,10 +958,102 @@ def test_a_database_that_is_gone_is_a_problem_and_no_accident(make: Sites) -> No
         intake.write(b"abc")
         assert intake.finish().status == 503
         assert site.service.admission.active == 0
-        for method, id in (("POST", None), ("GET", None), ("GET", str(uuid.uuid4()))):
-            assert site.ask(method, id, content_length=0).status == 503
+        for method, key in (("POST", None), ("GET", None), ("GET", str(uuid.uuid4()))):
+            assert site.ask(method, key, content_length=0).status == 503
         for table in _TABLES:
             database.execute(f"ALTER TABLE gone_{table} RENAME TO {table}")
         database.commit()
     assert site.ask("GET").json["files"] == []
     assert site.ask("POST", None, b"abc").status == 201
+
+
+# --- downloads -----------------------------------------------------------------------------------------------------
+
+
+def test_a_download(site: Site) -> None:
+    data = bytes(range(256)) * 40
+    name = 'ä "b".txt'
+    key = site.ask("POST", None, data, content_type="text/html", x_filename="%C3%A4 %22b%22.txt").id
+    answer = site.ask("GET", key)
+    digest = hashlib.sha256(data)
+    assert (answer.status, answer.body) == (200, data)
+    assert answer.headers["content-length"] == str(len(data))
+    assert answer.headers["content-type"] == "text/html"
+    assert answer.headers["etag"] == f'"{digest.hexdigest()}"'
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["repr-digest"] == f"sha-256=:{b64(digest.digest())}:"
+    assert answer.headers["content-disposition"] == content_disposition(name)
+    assert answer.headers["content-disposition"].startswith("attachment; filename=")
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+    assert answer.headers["cache-control"] == "private, no-transform"
+    assert answer.headers["x-archive-crc32"] == f"{zlib.crc32(data):08x}"
+    assert parse_http_date(answer.headers["last-modified"]) == site.store.file(key).created
+    head = site.ask("HEAD", key)
+    assert (head.status, head.headers) == (200, answer.headers)
+
+
+def test_types_that_may_be_shown(make: Sites) -> None:
+    site = make(inline_types=("image/png", "text/plain"))
+    for media_type, kind in (
+        ("image/png", "inline"),
+        ("IMAGE/PNG", "inline"),
+        ("text/plain; charset=utf-8", "inline"),
+        ("image/svg+xml", "attachment"),
+        ("text/html", "attachment"),
+        ("text/plainx", "attachment"),
+    ):
+        answer = site.ask("GET", site.ask("POST", None, b"x", content_type=media_type).id)
+        assert answer.headers["content-disposition"].startswith(kind + ";")
+        assert answer.headers["content-security-policy"].startswith("sandbox; default-src 'none'")
+        assert answer.headers["x-content-type-options"] == "nosniff"
+
+
+def test_ranges_and_conditions(make: Sites) -> None:
+    site = make(upload_part_bytes=1000)
+    data = bytes(range(256)) * 40
+    key = site.ask("POST", None, data).id
+    etag = site.ask("GET", key).headers["etag"]
+
+    def get(**conditions: str) -> Answer:
+        return site.ask("GET", key, conditions=conditions)
+
+    part = get(range="bytes=990-2010")
+    assert (part.status, part.body) == (206, data[990:2011])
+    assert part.headers["content-range"] == f"bytes 990-2010/{len(data)}"
+    assert part.headers["x-archive-crc32"] == f"{zlib.crc32(data):08x}"
+    several = get(range="bytes=0-9, 5000-5009")
+    assert several.status == 206
+    assert several.headers["content-type"].startswith("multipart/byteranges")
+    assert data[:10] in several.body
+    assert data[5000:5010] in several.body
+    for tag in (etag, f'"{key}"'):  # the id is a validator from the first moment on
+        assert get(range="bytes=0-9", if_range=tag).status == 206
+        assert get(if_match=tag).status == 200
+        assert get(if_none_match=tag).status == 304
+    assert get(range="bytes=0-9", if_range='"other"').status == 200
+    answer = get(if_match='"other"')
+    assert (answer.status, answer.kind) == (412, "precondition-failed")
+    answer = get(range=f"bytes={len(data)}-")
+    assert (answer.status, answer.kind, answer.headers["content-range"]) == (
+        416,
+        "range-not-satisfiable",
+        f"bytes */{len(data)}",
+    )
+    unchanged = get(if_none_match=etag)
+    assert (unchanged.body, unchanged.headers["etag"]) == (b"", etag)
+    assert unchanged.headers["cache-control"] == "private, no-transform"
+
+
+def test_a_download_goes_on_when_its_file_is_deleted(make: Sites) -> None:
+    site = make(allow_delete=True, upload_part_bytes=100_000, chunk_bytes=10_000)
+    data = bytes(range(256)) * 2000
+    key = site.ask("POST", None, data).id
+    reply = site.begin("GET", key)
+    assert isinstance(reply, Reply)
+    received = next(reply.body)
+    assert site.ask("DELETE", key).status == 204
+    assert site.ask("GET", key).status == 404
+    received += b"".join(reply.body)
+    reply.body.close()
+    assert received == data
