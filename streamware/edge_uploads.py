@@ -25,13 +25,13 @@ from streamware.upload_errors import UploadBroken
 if TYPE_CHECKING:
     from streamware.intake import Intake
 
-__all__ = ["UPLOADS", "ExpectContinue", "receive_body"]
+__all__ = ["ExpectContinue", "answered", "receive_body"]
 
 _log = logging.getLogger("streamware")
 
 T = TypeVar("T")
 
-UPLOADS = "upload"  # the name of their threads: ``edge.threads(archiver, UPLOADS)``
+_UPLOADS = "upload"  # the name of their threads
 
 # PERF: from the loop to a thread and back takes 60 us: 0.06 s/GiB with batches of 1 MiB, and 1 with messages of 64 KiB.
 _BATCH_BYTES = 1024 * 1024
@@ -40,6 +40,35 @@ _TOTAL_BYTES = 32 * 1024 * 1024  # of all that is gathered on one loop, beyond t
 _FLUSH_SECONDS = 1.0  # what has come is written at least so often
 
 _active: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+
+
+async def answered(
+    archiver: Archiver,
+    ask: Callable[[], Reply | Intake],
+    receive: Receive,
+    first: Message | None = None,
+    length: int | None = None,
+) -> tuple[Reply, bool]:
+    """Ask, on a thread, and take the body in if an Intake is the answer; see ``receive_body``.
+
+    Gives the final answer, and whether the body has been received to its end.
+    """
+    pool = threads(archiver, _UPLOADS)
+    job = start(pool, ask)
+    try:
+        found = await asyncio.wrap_future(job)
+    except asyncio.CancelledError:
+        job.add_done_callback(lambda job: pool.submit(partial(_give_up, job)))
+        raise
+    if isinstance(found, Reply):
+        return found, first is not None and not first.get("more_body", False)
+    return await _take_in(archiver, found, receive, first, length)
+
+
+def _give_up(job: Future[Reply | Intake]) -> None:
+    if not job.cancelled() and job.exception() is None:
+        found = job.result()
+        (found.body if isinstance(found, Reply) else found).close()
 
 
 async def receive_body(
@@ -54,6 +83,12 @@ async def receive_body(
     :param first: what has been received of it already.
     :param length: the request's Content-Length, None where it has none.
     """
+    return (await _take_in(archiver, intake, receive, first, length))[0]
+
+
+async def _take_in(
+    archiver: Archiver, intake: Intake, receive: Receive, first: Message | None, length: int | None
+) -> tuple[Reply, bool]:
     loop = asyncio.get_running_loop()
     _active[loop] = _active.get(loop, 0) + 1
     calls = _Calls(archiver, intake)
@@ -65,8 +100,10 @@ async def receive_body(
                 raise UploadBroken("The connection ended before the body was whole.")
         except StreamwareError as error:
             gathered.stop()
-            return await calls.run(intake.fail, error)
-        return await calls.run(intake.finish)
+            reply = await calls.run(intake.fail, error)
+        else:
+            reply = await calls.run(intake.finish)
+        return reply, gathered.whole
     finally:
         _active[loop] -= 1
         gathered.stop()
@@ -95,7 +132,7 @@ class _Calls:
 
     def __init__(self, archiver: Archiver, intake: Intake) -> None:
         self.intake = intake
-        self._pool = threads(archiver, UPLOADS)
+        self._pool = threads(archiver, _UPLOADS)
         self._job: Future[Any] = Future()
         self._job.set_result(None)
 
