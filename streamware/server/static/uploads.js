@@ -147,7 +147,7 @@
       const options = {
         endpoint,
         retryDelays: RETRIES,
-        metadata: { filename: this.file.name, filetype: this.file.type },
+        metadata: { filename: this.file.name, ...(this.file.type && { filetype: this.file.type }) },
         removeFingerprintOnSuccess: true,
         httpStack: new Stack(),
         onProgress: (sent) => {
