@@ -37,7 +37,7 @@ FLOORS = {
             passage walk pump
             versions ledger memory_ledger singles ledger_session ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database file_rows objects body_in sources.stored
+            database file_rows objects object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
@@ -91,7 +91,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
-    "objects": {"checksums"},
+    "objects": {"object_errors", "object_folder"},
+    "object_folder": {"object_errors"},
     "file_rows": {"database"},
     "sources.stored": {"objects", "sources.file"},
     "appender": {"hashing"},
