@@ -18,6 +18,7 @@ from streamware.admission import Admission, Ticket
 from streamware.assemble import Assembly
 from streamware.crew import Crew, Room, usable_cores
 from streamware.errors import BodyClosed, LengthUnknown, PreconditionFailed, RangeNotSatisfiable, StreamwareError
+from streamware.filestore import FileStore
 from streamware.hosting import Host, host_of
 from streamware.job import Job, Subrequest
 from streamware.ledger import Ledger
@@ -47,14 +48,21 @@ class Archiver:
     :param policy: limits and permissions; the defaults allow no upstream to manifests.
     :param ledger: where checksums that were learned in passing are kept: None for this process's memory, or the URL of
         a database that replicas share ("sqlite:///state.sqlite3", "postgresql+psycopg://...").
+    :param files: where stored files are, for ``Bundle.add_stored`` and the file service; closed by whoever made it.
     :param observer: told of downloads and upstreams, for metrics; None for nobody.
     :raises ValueError: the ledger's URL cannot be used.
     """
 
     def __init__(
-        self, policy: Policy | None = None, ledger: str | None = None, *, observer: Observer | None = None
+        self,
+        policy: Policy | None = None,
+        ledger: str | None = None,
+        *,
+        files: FileStore | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.policy = policy or Policy()
+        self.files = files
         self.observer = observer
         self.admission = Admission(self.policy)
         self.upstream = Upstream(self.policy, observer)
