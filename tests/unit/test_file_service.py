@@ -951,6 +951,36 @@ def test_places(make: Sites) -> None:
     assert site.service.admission.active == 0
 
 
+def test_the_place_of_a_request_whose_client_has_come_back_is_free(make: Sites) -> None:
+    site = make(max_uploads=1, max_uploads_per_identity=1)
+    key, other = (site.tus("POST", upload_length=10).id for _ in range(2))
+    asked = {"content_type": _OFFSET_TYPE, "tus_resumable": "1.0.0", "content_length": 10}
+
+    def begin(key: str, offset: int, **more: Any) -> Reply | Intake:
+        return site.begin("PATCH", key, upload_offset=offset, **(asked | {"content_length": 10 - offset} | more))
+
+    first = begin(key, 0)
+    assert not isinstance(first, Reply)
+    first.write(b"012")
+    for refused, status in ((begin(other, 0), 429), (begin(key, 3, client="198.51.100.7"), 503), (begin(key, 1), 409)):
+        assert isinstance(refused, Reply)
+        assert refused.status == status
+        assert site.service.admission.active == 1
+    first.write(b"3")  # whoever was refused has taken nothing over
+    second = begin(key, 4)
+    assert not isinstance(second, Reply)
+    assert site.service.admission.active == 1
+    third = begin(key, 4)
+    assert not isinstance(third, Reply)
+    for late in (first, second):
+        late.close()
+    assert site.service.admission.active == 1
+    third.write(b"456789")
+    assert third.finish().status == 204
+    assert site.service.admission.active == 0
+    assert site.content(key) == b"0123456789"
+
+
 def test_rates(make: Sites) -> None:
     site = make(max_uploads_per_minute=3)
     key = site.tus("POST", upload_length=10).id
@@ -1073,3 +1103,22 @@ def test_a_download_goes_on_when_its_file_is_deleted(make: Sites) -> None:
     received += b"".join(reply.body)
     reply.body.close()
     assert received == data
+
+
+def test_a_download_whose_bytes_are_lost_breaks_off_and_is_logged(
+    make: Sites, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = make(upload_part_bytes=100_000, chunk_bytes=10_000)
+    key = site.ask("POST", None, bytes(300_000)).id
+    last = max((site.folder / "b").glob("??/*/*"))
+    last.write_bytes(bytes(1000))
+    reply = site.begin("GET", key)
+    assert isinstance(reply, Reply)
+    with pytest.raises(StreamwareError):
+        list(reply.body)
+    reply.body.close()
+    assert f"file {key} aborted after" in caplog.text
+    for each in (site.folder / "b").glob("??/*/*"):
+        each.unlink()
+    answer = site.ask("GET", key)
+    assert (answer.status, answer.kind) == (404, "member-not-found")
