@@ -12,7 +12,14 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 
 from streamware.admission import Ticket
-from streamware.errors import BodyClosed, PreconditionFailed, RangeNotSatisfiable, StreamwareError
+from streamware.errors import (
+    BodyClosed,
+    MemberError,
+    MemberNotFound,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    StreamwareError,
+)
 from streamware.file_admission import Caller, FileAdmission
 from streamware.file_request import FileRequest
 from streamware.filestore import FileStore
@@ -29,6 +36,9 @@ from streamware.upload_errors import (
     DeleteForbidden,
     FileUnknown,
     MethodNotAllowed,
+    StoredUnavailable,
+    StoreFailed,
+    StoreUnavailable,
     UploadInvalid,
     UploadTooLarge,
 )
@@ -199,22 +209,36 @@ class FileService:
         ]
         if file.digest is not None:
             of_file.append(("Repr-Digest", file.digest))
-        reply = reply_for_source(
-            self._store.source(id, file),
-            facts_of(file),
-            request.conditions,
-            self._policy,
-            media_type=file.media_type,
-            etag=file.etag,
-            headers=told,
-            of_file=of_file,
-            witness=_Sending(file.id),
-        )
+        try:
+            reply = reply_for_source(
+                self._store.source(id, file),
+                facts_of(file),
+                request.conditions,
+                self._policy,
+                media_type=file.media_type,
+                etag=file.etag,
+                headers=told,
+                of_file=of_file,
+                witness=_Sending(file.id),
+            )
+        except MemberError as error:
+            raise self._reason(file, error) from error
         if reply.status not in _REFUSED:
             return reply
         refusal = self._problem(_REFUSED[reply.status]())
         own = tuple(header for header in reply.headers if header not in told)
         return replace(refusal, headers=(*own, *refusal.headers))
+
+    def _reason(self, file: StoredFile, error: MemberError) -> StreamwareError:
+        """What to answer where a file cannot be opened, which is told as if it were a member of a bundle."""
+        if isinstance(error, StoredUnavailable):
+            return StoreUnavailable(error.detail)
+        if isinstance(error, MemberNotFound):
+            try:
+                self._store.file(file.id)
+            except FileUnknown as gone:
+                return gone  # deleted in this moment
+        return StoreFailed(f"stored file {file.id}: {error}")
 
     def _list(self, request: FileRequest) -> Reply:
         self.admission.authorize("list", request)
