@@ -50,9 +50,11 @@ FLOORS = {
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge edge_clients edge_subrequests edge_uploads intercept held middleware resources
+            edge edge_clients edge_subrequests edge_uploads intercept held middleware
+            resources resources_base resources_files
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
-            server.raw server.run server.settings server.state server.tokens server.uploads server.workers
+            server.raw server.run server.settings server.state server.storage server.tokens server.uploads
+            server.uploads_page server.workers
             __main__
         """,
     }.items()
@@ -72,6 +74,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "said": {"columns"},
     "plan": {"entries"},
     "heads": {"digests", "semantics"},
+    "file_request": {"hosting"},
     "policy": {"addresses", "file_request"},
     "inner": {"heads", "semantics", "target"},
     "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
@@ -133,17 +136,26 @@ NEIGHBOURS: dict[str, set[str]] = {
     "edge_subrequests": {"edge"},
     "edge_uploads": {"edge"},
     "middleware": {"edge", "edge_subrequests", "held", "intercept"},
-    "resources": {"edge", "edge_uploads"},
-    "server.guard": {"edge", "server.page"},
+    "resources": {"edge", "resources_base", "resources_files"},
+    "resources_base": {"edge"},
+    "resources_files": {"edge", "edge_uploads", "resources_base"},
+    "server.guard": {"edge", "server.page", "server.tokens"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {
-        *("edge", "middleware", "resources"),
+        *("edge", "edge_uploads", "middleware", "resources_base", "resources_files"),
         *("server.files", "server.guard", "server.listing", "server.metrics", "server.page", "server.raw"),
+        *("server.tokens", "server.uploads", "server.uploads_page"),
     },
-    "server.run": {"server.app", "server.metrics", "server.settings"},
+    "server.run": {"server.app", "server.metrics", "server.settings", "server.uploads"},
+    "server.settings": {"server.tokens"},
+    "server.storage": {"server.state"},
+    "server.uploads": {"edge", "resources_base", "resources_files", "server.metrics", "server.page", "server.uploads_page"},
+    "server.uploads_page": {"server.page"},
     "server.workers": {"server.metrics", "server.run", "server.settings"},
-    "server.cli": {"server.run", "server.settings", "server.state", "server.workers"},
+    "server.cli": {
+        *("server.run", "server.settings", "server.state", "server.storage", "server.tokens", "server.workers"),
+    },
     "__main__": {"server.cli"},
 }
 
