@@ -186,6 +186,7 @@ class FileService:
                 ticket,
                 digests=digests,
                 created=lambda file: _created(request, file),
+                announced=length is not None or "transfer-encoding" in request.headers,
             )
         except BaseException:
             self._store.give_up(upload.id)

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamware.errors import StreamwareError
 from streamware.file_request import FileRequest
@@ -159,19 +161,19 @@ def make(tmp_path: Path) -> Iterator[Sites]:
 
 
 @pytest.fixture(scope="module")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.store.close()
 
 
 @pytest.fixture
-def site(_shared: Site) -> Site:
+def site(shared: Site) -> Site:
     """One with the default limits, and nothing in it: to make one takes longer than most of the tests."""
-    for key in _shared.ids():
-        _shared.store.give_up(key)
-    assert _shared.empty()
-    return _shared
+    for key in shared.ids():
+        shared.store.give_up(key)
+    assert shared.empty()
+    return shared
 
 
 def b64(data: bytes) -> str:
@@ -223,6 +225,12 @@ def test_an_empty_file(site: Site) -> None:
         told = site.ask("POST", None, body)
         assert (told.status, told.json["size"], told.json["crc32"]) == (201, 0, "00000000")
         assert site.content(told.id) == b""
+
+
+def test_no_file_is_made_of_a_request_that_says_nothing_of_a_body(site: Site) -> None:
+    for pieces, status in (([], 411), ([b""], 411), ([b"abc"], 201)):  # the last is HTTP/2
+        assert site.ask("POST", None, pieces, transfer_encoding=None).status == status
+        assert site.empty() == (status == 411)
 
 
 @pytest.mark.parametrize("length", [10, None])
@@ -519,6 +527,53 @@ def test_what_came_before_a_patch_broke_off_is_kept(site: Site, cut: int, error:
     assert answer.status == 204
     assert site.content(key) == b"0123456789"
     assert site.store.file(key).sha256 == hashlib.sha256(b"0123456789").digest()
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 40),  # bytes sent
+            st.integers(1, 7),  # in pieces of so many
+            st.sampled_from([None, UploadBroken(), UploadTooSlow(), ZeroDivisionError()]),
+            st.booleans(),  # with a checksum
+            st.booleans(),  # with a length
+        ),
+        max_size=12,
+    )
+)
+def test_an_upload_that_is_interrupted_anyhow_goes_on_where_it_stands(
+    shared: Site, requests: list[tuple[int, int, Exception | None, bool, bool]]
+) -> None:
+    site, data = shared, bytes(range(100))
+    key = site.tus("POST", upload_length=len(data)).id
+    expected = 0
+    for count, size, error, checked, told in [*requests, (100, 100, None, True, True)]:
+        sent = data[expected : expected + count]
+        stop = len(sent) if error is None else len(sent) // 2
+
+        def pieces(
+            sent: bytes = sent, stop: int = stop, size: int = size, error: Exception | None = error
+        ) -> Iterator[bytes]:
+            for at in range(0, stop, size):
+                yield sent[at : min(at + size, stop)]
+            if error is not None:
+                raise error
+
+        asked = _framed(len(sent) if told else None)
+        if checked:
+            asked["upload_checksum"] = f"sha1 {b64(hashlib.sha1(sent).digest())}"
+        try:
+            status = site.tus("PATCH", key, pieces(), upload_offset=expected, **asked).status
+        except ZeroDivisionError:
+            status = 500
+        assert status == (204 if error is None else getattr(error, "status", 500))
+        expected += 0 if checked and error is not None else stop
+        assert site.offset(key) == expected
+        if expected < len(data):
+            assert site.tus("PATCH", key, b"x", upload_offset=expected + 1).status == 409
+    assert site.content(key) == data
+    assert site.store.file(key).sha256 == hashlib.sha256(data).digest()
 
 
 def test_a_host_that_fails_keeps_what_came(site: Site) -> None:
