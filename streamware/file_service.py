@@ -99,7 +99,7 @@ class FileService:
         An Intake takes the body, and its ``finish`` or ``fail`` is the answer. A Reply to a request that has a body
         means that nothing of it is to be read. The caller iterates the reply's body (not for a HEAD) and closes it.
         """
-        request = _overridden(request)
+        request = _meant(request)
         tus = self._tus_only or speaks_tus(request)
         try:
             answer = self._ask(request, tus)
@@ -252,7 +252,7 @@ class FileService:
             files, after = self._store.listed(limit=limit, after=asked.get("after"))
         except ValueError as error:
             raise UploadInvalid("after must be what a page before has given.") from error
-        following = None if after is None else f"{request.base}?limit={limit}&after={quote(after, safe='')}"
+        following = None if after is None else f"{request.base or '/'}?limit={limit}&after={quote(after, safe='')}"
         return json_reply(200, {"files": [_document(request, file) for file in files], "next": following})
 
     def _delete(self, request: FileRequest, id: str, tus: bool) -> Reply:
@@ -308,8 +308,11 @@ class _Sending:
             _log.warning("file %s aborted after %d bytes: %s: %s", self._id, body.bytes_out, error.kind, error)
 
 
-def _overridden(request: FileRequest) -> FileRequest:
-    """The request as it is meant, where something on its way lets only GET and POST pass (tus 1.0.0)."""
+def _meant(request: FileRequest) -> FileRequest:
+    """The request as it is meant: of the collection, though its URL may end in a slash, as many clients of tus have it;
+    and by another method, where something on its way lets only GET and POST pass (tus 1.0.0)."""
+    if request.id == "":
+        request = replace(request, id=None)
     said = (request.header("x-http-method-override") or "").upper()
     return replace(request, method=said) if request.method == "POST" and said in _OVERRIDES else request
 

@@ -684,7 +684,7 @@ def test_requests_of_tus_without_a_version(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "id", [str(uuid.uuid4()), "x", "../x", "%2e%2e%2f", "", "0" * 36, str(uuid.uuid4()).upper(), "é"]
+    "id", [str(uuid.uuid4()), "x", "../x", "%2e%2e%2f", "/", "0" * 36, str(uuid.uuid4()).upper(), "é"]
 )
 def test_unknown_ids(site: Site, id: str) -> None:
     for method, asked in (
@@ -800,6 +800,41 @@ def test_concatenations_that_are_refused(make: Sites) -> None:
     assert site.tus("POST", upload_concat=f"final;/files/{whole}", upload_length=6).status == 400
     assert site.offset(whole) == 6
     assert site.tus("POST", upload_concat=f"final;/files/{whole}").status == 201
+
+
+def test_a_slash_behind_the_collection_means_nothing(site: Site) -> None:
+    told = site.tus("POST", "", upload_length=3)
+    assert told.status == 201
+    assert site.offset(told.id) == 0
+    assert site.ask("GET", "").json == {"files": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "base"),
+    [
+        ("/files", None, "/files"),
+        ("/files/", None, "/files"),
+        ("/files/", "", "/files"),
+        ("/files/x", "x", "/files"),
+        ("/a/files/x/", "x", "/a/files"),
+        ("/ä b/x", "x", "/%C3%A4%20b"),
+        ("/", None, ""),
+        ("/x", "x", ""),
+        ("//evil.example/", None, "/evil.example"),
+        ("//evil.example/x", "x", "/evil.example"),
+        ("///x", "x", ""),
+    ],
+)
+def test_where_files_are_told_to_be(site: Site, path: str, key: str | None, base: str) -> None:
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": path.encode().decode("latin-1"), "CONTENT_LENGTH": "0"}
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"0")]}
+    for asked in (FileRequest.from_environ(environ, id=key), FileRequest.from_scope(scope, id=key)):
+        assert asked.base == base
+        if not key:
+            intake = site.service.ask(asked)
+            assert not isinstance(intake, Reply)
+            answer = Answer(intake.finish())
+            assert answer.json["url"] == answer.headers["location"] == f"{base}/{answer.json['id']}"
 
 
 def test_options(make: Sites) -> None:
