@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-import time
 import uuid
 import zlib
 from base64 import b64encode
@@ -124,6 +123,11 @@ class Site:
         finally:
             chunks.close()
 
+    def ids(self) -> list[str]:
+        """Of all rows."""
+        with closing(sqlite3.connect(self.folder / "r.sqlite3")) as database:
+            return [key for (key,) in database.execute(f"SELECT id FROM {_TABLES[0]}")]
+
     def empty(self) -> bool:
         """Whether there is no row and no byte of anything."""
         with closing(sqlite3.connect(self.folder / "r.sqlite3")) as database:
@@ -154,9 +158,20 @@ def make(tmp_path: Path) -> Iterator[Sites]:
     sites.close()
 
 
+@pytest.fixture(scope="module")
+def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    site = Site(tmp_path_factory.mktemp("site"))
+    yield site
+    site.store.close()
+
+
 @pytest.fixture
-def site(make: Sites) -> Site:
-    return make()
+def site(_shared: Site) -> Site:
+    """One with the default limits, and nothing in it: to make one takes longer than most of the tests."""
+    for key in _shared.ids():
+        _shared.store.give_up(key)
+    assert _shared.empty()
+    return _shared
 
 
 def b64(data: bytes) -> str:
@@ -629,22 +644,23 @@ def test_unknown_ids(site: Site, id: str) -> None:
         assert "upload-offset" not in answer.headers
 
 
-def test_expired_uploads(make: Sites) -> None:
-    site = make(upload_seconds=1)
+def test_expired_uploads(site: Site) -> None:
     key = site.tus("POST", upload_length=10).id
-    time.sleep(2)
-    assert site.tus("HEAD", key).status == 410
-    assert "upload-offset" not in site.tus("HEAD", key).headers
+    with closing(sqlite3.connect(site.folder / "r.sqlite3")) as database:
+        database.execute(f"UPDATE {_TABLES[0]} SET expires = 1")
+        database.commit()
+    head = site.tus("HEAD", key)
+    assert (head.status, head.kind) == (410, "upload-expired")
+    assert "upload-offset" not in head.headers
     assert site.tus("PATCH", key, b"x", upload_offset=0).status == 410
+    assert site.tus("DELETE", key).status == 410
 
 
 def test_a_raw_upload_is_none_of_tus(site: Site) -> None:
     intake = site.begin("POST", content_length=5)
     assert not isinstance(intake, Reply)
     intake.write(b"abc")
-    with closing(sqlite3.connect(site.folder / "r.sqlite3")) as database:
-        key = database.execute(f"SELECT id FROM {_TABLES[0]}").fetchone()[0]
-    key = str(uuid.UUID(str(key)))
+    (key,) = site.ids()
     for method in ("HEAD", "PATCH", "DELETE"):
         answer = site.begin(method, key, tus_resumable="1.0.0", content_type=_OFFSET_TYPE, upload_offset=3)
         assert isinstance(answer, Reply)
