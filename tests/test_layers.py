@@ -45,13 +45,16 @@ FLOORS = {
         # The service.
         2: """
             admission service job links prober member_sources stored_members
-            filestore appender hashing sweeper single intake intake_form intake_tus file_service file_admission
+            filestore appender hashing sweeper single intake intake_form intake_tus tus file_service
+            file_admission
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge edge_clients edge_subrequests edge_uploads intercept held middleware resources
+            edge edge_clients edge_subrequests edge_uploads intercept held middleware
+            resources resources_base resources_files
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
-            server.raw server.run server.settings server.state server.tokens server.uploads server.workers
+            server.raw server.run server.settings server.state server.storage server.tokens server.uploads
+            server.uploads_page server.workers
             __main__
         """,
     }.items()
@@ -64,12 +67,14 @@ WORDS = {"errors", "upload_errors", "model", "plan", "reply", "stored"}
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
+    "uploads": {"file_request", "semantics"},
     "contents": {"facts"},
     "members": {"columns", "contents"},
     "model": {"contents", "digests", "facts", "members"},
     "said": {"columns"},
     "plan": {"entries"},
     "heads": {"digests", "semantics"},
+    "file_request": {"hosting"},
     "policy": {"addresses", "file_request"},
     "inner": {"heads", "semantics", "target"},
     "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
@@ -101,10 +106,12 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.stored": {"object_folder", "objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
-    "intake": {"filestore"},
-    "intake_form": {"filestore", "intake"},
-    "intake_tus": {"filestore", "intake"},
-    "file_service": {"file_admission", "filestore", "intake", "intake_form", "intake_tus", "single"},
+    "file_admission": {"admission"},
+    "intake": {"admission", "filestore"},
+    "intake_form": {"admission", "appender", "filestore", "intake"},
+    "intake_tus": {"admission", "filestore", "intake"},
+    "tus": {"admission", "file_admission", "filestore", "intake", "intake_tus"},
+    "file_service": {"admission", "file_admission", "filestore", "intake", "intake_form", "single", "tus"},
     "memory_ledger": {"ledger", "singles"},
     "links": {"job", "member_sources"},
     "service": {"admission", "filestore", "job", "links", "member_sources"},
@@ -129,17 +136,33 @@ NEIGHBOURS: dict[str, set[str]] = {
     "edge_subrequests": {"edge"},
     "edge_uploads": {"edge"},
     "middleware": {"edge", "edge_subrequests", "held", "intercept"},
-    "resources": {"edge", "edge_uploads"},
-    "server.guard": {"edge", "server.page"},
+    "resources": {"edge", "resources_base", "resources_files"},
+    "resources_base": {"edge"},
+    "resources_files": {"edge", "edge_uploads", "resources_base"},
+    "server.guard": {"edge", "server.page", "server.tokens"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {
-        *("edge", "middleware", "resources"),
+        *("edge", "edge_uploads", "middleware", "resources_base", "resources_files"),
         *("server.files", "server.guard", "server.listing", "server.metrics", "server.page", "server.raw"),
+        *("server.tokens", "server.uploads", "server.uploads_page"),
     },
-    "server.run": {"server.app", "server.metrics", "server.settings"},
+    "server.run": {"server.app", "server.metrics", "server.settings", "server.uploads"},
+    "server.settings": {"server.tokens"},
+    "server.storage": {"server.state"},
+    "server.uploads": {
+        "edge",
+        "resources_base",
+        "resources_files",
+        "server.metrics",
+        "server.page",
+        "server.uploads_page",
+    },
+    "server.uploads_page": {"server.page"},
     "server.workers": {"server.metrics", "server.run", "server.settings"},
-    "server.cli": {"server.run", "server.settings", "server.state", "server.workers"},
+    "server.cli": {
+        *("server.run", "server.settings", "server.state", "server.storage", "server.tokens", "server.workers"),
+    },
     "__main__": {"server.cli"},
 }
 
