@@ -26,7 +26,7 @@ FLOORS = {
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace wire origin
-            stored upload_errors file_request uploads
+            stored upload_errors file_request uploads terms
             formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records
             formats.zip_shape formats.zip
             formats.tar
@@ -40,7 +40,7 @@ FLOORS = {
             database sessions file_tables file_database file_rows
             objects object_chunks object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
-            sources.healing sources.proof sources.gzipped sources.client
+            sources.healing sources.proof sources.gzipped sources.client sources.places sources.probe
         """,
         # The service.
         2: """
@@ -74,6 +74,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "said": {"columns"},
     "plan": {"entries"},
     "heads": {"digests", "semantics"},
+    "terms": {"facts", "heads", "semantics"},
     "file_request": {"hosting"},
     "policy": {"addresses", "file_request"},
     "inner": {"heads", "semantics", "target"},
@@ -123,7 +124,11 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.gzipped": {"checksums", "passing"},
     "sources.own": {"sources.file", "sources.generated"},
     "sources.healing": {"exchange"},
-    "sources.upstream": {"exchange", "sources.client", "sources.healing", "sources.proof"},
+    "sources.upstream": {
+        *("exchange", "sources.client", "sources.healing", "sources.places", "sources.probe", "sources.proof"),
+    },
+    "sources.places": {"exchange", "sources.client"},
+    "sources.probe": {"exchange", "sources.client", "sources.places"},
     "sources.subrequest": {"sources.proof"},
     "sources.client": {"exchange"},
     "proxy": {"answered", "connections", "exchange", "slots", "sources.upstream"},
