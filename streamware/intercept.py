@@ -16,7 +16,7 @@ from streamware.admission import Ticket
 from streamware.errors import LimitExceeded, NotAllowed, RequestError, SourceError, StreamwareError
 from streamware.inner import aim
 from streamware.manifest import form_fields, from_form, from_json, from_list, parse, parse_link
-from streamware.members import PATH
+from streamware.member_rows import PATH
 from streamware.model import Bundle, Format, Member, Members, Path
 from streamware.reply import Conditions, Reply
 from streamware.semantics import parse_http_date

@@ -22,7 +22,7 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors facts contents columns members model said report entries plan reply hosting digests
+            errors facts contents columns member_rows members model said report entries plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
             openings pace wire origin
@@ -69,8 +69,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
     "uploads": {"file_request", "semantics"},
     "contents": {"facts"},
-    "members": {"columns", "contents"},
-    "model": {"contents", "digests", "facts", "members"},
+    "member_rows": {"contents"},
+    "members": {"columns", "contents", "member_rows"},
+    "model": {"contents", "digests", "facts", "member_rows", "members"},
     "said": {"columns"},
     "plan": {"entries"},
     "heads": {"digests", "semantics"},
@@ -78,12 +79,12 @@ NEIGHBOURS: dict[str, set[str]] = {
     "file_request": {"hosting"},
     "policy": {"addresses", "file_request"},
     "inner": {"heads", "semantics", "target"},
-    "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
+    "manifest_fields": {"digests", "member_rows", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
-    "manifest": {"members", "manifest_fields", "manifest_json", "policy", "target"},
+    "manifest": {"member_rows", "manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip_shape": {"entries", "formats.dos_time", "formats.framing", "formats.zip_records"},
     "formats.zip": {"entries", "formats.zip_shape", "formats.zip_records"},
-    "assemble": {"facts", "members", "formats.names", "formats.tar", "formats.zip", "policy"},
+    "assemble": {"facts", "member_rows", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
     "flights": {"early"},
