@@ -34,7 +34,7 @@ FLOORS = {
         # Synchronous I/O.
         1: """
             checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
-            passage walk pump
+            foreign passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
             database sessions file_tables file_database file_rows
@@ -96,7 +96,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "recall": {"checksums", "ledger"},
     "passing": {"coding"},
     "passage": {"ahead", "coding", "line", "passing", "recall"},
-    "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
+    "walk": {"ahead", "coding", "foreign", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "member_sources", "prober", "stored_members"},
     "objects": {"object_chunks", "object_errors", "object_folder"},
@@ -117,7 +117,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "memory_ledger": {"ledger", "singles"},
     "links": {"job", "member_sources"},
     "service": {"admission", "filestore", "job", "links", "member_sources"},
-    "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
+    "pump": {"ahead", "foreign", "ledger", "line", "walk", "traces"},
     "ledger_tables": {"checksums", "database", "ledger", "sessions"},
     "ledger_writer": {"database", "ledger", "ledger_tables", "memory_ledger", "sessions"},
     "shared_ledger": {"database", "ledger", "ledger_tables", "ledger_writer", "memory_ledger", "sessions"},
