@@ -25,7 +25,7 @@ FLOORS = {
             errors facts contents columns member_rows members model said report entries plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
-            openings pace wire origin
+            openings pace wire origin list_head
             stored upload_errors file_request uploads terms
             formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records
             formats.zip_shape formats.zip
@@ -41,6 +41,7 @@ FLOORS = {
             objects object_chunks object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client sources.places sources.probe
+            sources.wsgi_answer
         """,
         # The service.
         2: """
@@ -130,13 +131,13 @@ NEIGHBOURS: dict[str, set[str]] = {
     },
     "sources.places": {"exchange", "sources.client"},
     "sources.probe": {"exchange", "sources.client", "sources.places"},
-    "sources.subrequest": {"sources.proof"},
+    "sources.subrequest": {"sources.proof", "sources.wsgi_answer"},
     "sources.client": {"exchange"},
     "proxy": {"answered", "connections", "exchange", "slots", "sources.upstream"},
     "connections": {"answer", "answered", "dial", "exchange", "idle", "slots", "traces"},
     "answered": {"answer", "exchange", "slots"},
     "answer": {"arrival"},
-    "held": {"edge", "intercept"},
+    "held": {"edge"},
     "pumped": {"pumps"},
     "edge": {"edge_clients"},
     "edge_subrequests": {"edge"},
