@@ -46,7 +46,7 @@ FLOORS = {
         # The service.
         2: """
             admission service job links prober member_sources stored_members
-            filestore appender hashing sweeper single intake intake_form intake_tus tus file_service
+            filestore appender hashing leftovers sweeper single intake intake_form intake_tus tus file_service
             file_admission
         """,
         # Hosts: translate in, translate out, decide nothing.
@@ -108,7 +108,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "file_rows": {"file_database", "file_tables"},
     "sources.stored": {"object_folder", "objects", "sources.file"},
     "appender": {"hashing"},
-    "filestore": {"appender", "hashing", "sweeper"},
+    "filestore": {"appender", "hashing", "leftovers", "sweeper"},
+    "sweeper": {"leftovers"},
     "file_admission": {"admission"},
     "intake": {"admission", "filestore"},
     "intake_form": {"admission", "appender", "filestore", "intake"},
