@@ -58,7 +58,7 @@ class FileStore:
         self.rows = FileRows(database)
         self._hashes = Hashes()
         self._hasher = Hasher(self._pieces, self.rows.set_sha256)
-        self._leftovers = Leftovers(self.rows, self.objects, self._hasher.want)
+        self._leftovers = Leftovers(self.rows, self.objects, finish=self.finish, hash=self._hasher.want)
         self._active: dict[str, Appender] = {}  # the one of this process that adds to an upload
         self._lock = threading.Lock()
         self._sweeper: Sweeper | None = None
@@ -331,8 +331,8 @@ class FileStore:
     # --- what is left over ---
 
     def sweep(self) -> Swept:
-        """Delete the bytes of what was deleted or has expired, and objects that no row knows of; have missing SHA-256
-        taken. One replica at a time does it.
+        """Make files of uploads that were left when nothing but that was to be done; delete the bytes of what was
+        deleted or has expired, and objects that no row knows of; have missing SHA-256 taken. One replica at a time.
 
         :raises StreamwareError: the database or the object store fails.
         """

@@ -1,4 +1,4 @@
-"""What is left over in a file store: bytes of what was deleted or has expired, objects of no file, missing SHA-256.
+"""What is left over in a file store: bytes of what is gone, objects of no file, uploads left just short of their end.
 
 The rule of this file: bytes go before their row does, and never while somebody still reads them; so whatever moment it
 is broken off in, the next sweep finds the rest.
@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from streamware.file_rows import FileRows
 from streamware.objects import Objects
+from streamware.stored import Upload
+from streamware.upload_errors import OffsetMismatch
 
 __all__ = ["Leftovers", "Swept"]
 
@@ -27,7 +29,8 @@ class Swept(NamedTuple):
 
     ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads.
     ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
-    whose SHA-256 is to be taken. ``ours`` False: another replica is at it, so nothing was done.
+    whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes, of which files were made. ``ours``
+    False: another replica is at it, so nothing was done.
     """
 
     files: int = 0
@@ -35,6 +38,7 @@ class Swept(NamedTuple):
     strays: int = 0
     drafts: int = 0
     hashing: int = 0
+    completed: int = 0
     ours: bool = True
 
     def __str__(self) -> str:
@@ -42,25 +46,35 @@ class Swept(NamedTuple):
             return "another replica sweeps"
         return (
             f"{self.files} files and uploads deleted, {self.waiting} still being read, {self.strays} stray objects and "
-            f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken"
+            f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken, {self.completed} uploads completed"
         )
 
 
 class Leftovers:
     """Clears away what is left over in one store. From any thread.
 
+    :param finish: makes a file of an upload that has all its bytes (``FileStore.finish``).
     :param hash: has the SHA-256 of a file taken, by its id.
     """
 
-    def __init__(self, rows: FileRows, objects: Objects, hash: Callable[[str], None]) -> None:
+    def __init__(
+        self, rows: FileRows, objects: Objects, *, finish: Callable[[Upload], object], hash: Callable[[str], None]
+    ) -> None:
         self._rows = rows
         self._objects = objects
+        self._finish = finish
         self._hash = hash
 
     def sweep(self) -> Swept:
         """See ``FileStore.sweep``."""
         if not self._claim():
             return Swept(ours=False)
+        completed = self._rows.complete(_TOGETHER)
+        for upload in completed:
+            try:
+                self._finish(upload)
+            except OffsetMismatch:
+                pass  # by now it is one, or was ended
         files, waiting = 0, set[str]()
         while batch := set(self._doomed(_TOGETHER + len(waiting))) - waiting:
             for each in batch:
@@ -80,7 +94,8 @@ class Leftovers:
         unhashed = self._rows.unhashed(_TOGETHER)
         for file in unhashed:
             self._hash(file.id)
-        return Swept(files, len(waiting), strays, drafts, len(unhashed))
+        self._claim(0.0)  # whoever starts next sweeps at once
+        return Swept(files, len(waiting), strays, drafts, len(unhashed), len(completed))
 
     def bury(self, id: str) -> bool:
         """Delete the bytes of what nobody sees any more, and then its row. False: somebody still reads them.
@@ -90,12 +105,13 @@ class Leftovers:
         keys = self._rows.keys(id)
         if keys and not self._objects.unread(keys[0]):
             return False
-        self._objects.delete([*keys, *(key for key in self._objects.keys_of(id) if key not in set(keys))])
+        known = set(keys)
+        self._objects.delete([*keys, *(key for key in self._objects.keys_of(id) if key not in known)])
         self._rows.forget(id)
         return True
 
-    def _claim(self) -> bool:
-        return self._rows.claim("sweep", _LEASE_SECONDS, time.time())
+    def _claim(self, seconds: float = _LEASE_SECONDS) -> bool:
+        return self._rows.claim("sweep", seconds, time.time())
 
     def _doomed(self, limit: int) -> list[str]:
         # Of a local file it can be seen whether somebody still reads it.

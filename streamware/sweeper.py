@@ -36,7 +36,7 @@ class Sweeper:
             try:
                 swept = self._sweep()
                 # An hour in which nothing was to be done is worth no line.
-                level = logging.INFO if any(swept[:5]) else logging.DEBUG
+                level = logging.INFO if any(swept[:6]) else logging.DEBUG
                 _log.log(level, "swept the file store: %s", swept)
             except StreamwareError as error:
                 _log.warning("the file store was not swept: %s", error)
