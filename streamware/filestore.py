@@ -379,6 +379,7 @@ class FileStore:
         keys = self.rows.keys(id)
         if keys and not self.objects.unread(keys[0]):
             return False
-        self.objects.delete([*keys, *(key for key in self.objects.keys_of(id) if key not in set(keys))])
+        known = set(keys)
+        self.objects.delete([*keys, *(key for key in self.objects.keys_of(id) if key not in known)])
         self.rows.forget(id)
         return True
