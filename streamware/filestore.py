@@ -25,7 +25,7 @@ from streamware.policy import Policy
 from streamware.sources.stored import StoredSource
 from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
 from streamware.sweeper import Sweeper, Swept
-from streamware.upload_errors import FileUnknown, OffsetMismatch, UploadExpired
+from streamware.upload_errors import FileUnknown, OffsetMismatch, StoreFailed, UploadExpired
 
 __all__ = ["FileStore"]
 
@@ -350,7 +350,12 @@ class FileStore:
         files, waiting = 0, set[str]()
         while batch := set(self._doomed(_TOGETHER + len(waiting))) - waiting:
             for each in batch:
-                if self._bury(each):
+                try:
+                    gone = self._bury(each)
+                except StoreFailed as error:  # of this one; a store that does not answer ends the sweep
+                    _log.warning("the bytes of %s cannot be deleted: %s", each, error)
+                    gone = False
+                if gone:
                     files += 1
                 else:
                     waiting.add(each)

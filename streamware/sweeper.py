@@ -20,10 +20,10 @@ _log = logging.getLogger("streamware")
 class Swept(NamedTuple):
     """What one sweep did.
 
-    ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads.
-    ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
-    whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes, of which files were made. ``ours``
-    False: another replica is at it, so nothing was done.
+    ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads,
+    and those that cannot be deleted. ``strays``: objects of which no row knew. ``drafts``: what writers that were
+    killed had left. ``hashing``: files whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes,
+    of which files were made. ``ours`` False: another replica is at it, so nothing was done.
     """
 
     files: int = 0
@@ -38,7 +38,7 @@ class Swept(NamedTuple):
         if not self.ours:
             return "another replica sweeps"
         return (
-            f"{self.files} files and uploads deleted, {self.waiting} still being read, {self.strays} stray objects and "
+            f"{self.files} files and uploads deleted, {self.waiting} still to be, {self.strays} stray objects and "
             f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken, {self.completed} uploads completed"
         )
 
