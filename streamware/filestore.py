@@ -25,7 +25,7 @@ from streamware.policy import Policy
 from streamware.sources.stored import StoredSource
 from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
 from streamware.sweeper import Sweeper, Swept
-from streamware.upload_errors import FileUnknown, OffsetMismatch, StoreFailed, UploadExpired
+from streamware.upload_errors import FileUnknown, OffsetMismatch, StoreFailed, StoreFull, UploadExpired
 
 __all__ = ["FileStore"]
 
@@ -352,7 +352,7 @@ class FileStore:
             for each in batch:
                 try:
                     gone = self._bury(each)
-                except StoreFailed as error:  # of this one; a store that does not answer ends the sweep
+                except (StoreFailed, StoreFull) as error:  # of this one; a store that does not answer ends the sweep
                     _log.warning("the bytes of %s cannot be deleted: %s", each, error)
                     gone = False
                 if gone:
