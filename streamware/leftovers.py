@@ -6,6 +6,7 @@ is broken off in, the next sweep finds the rest.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from itertools import islice
@@ -14,9 +15,11 @@ from typing import NamedTuple
 from streamware.file_rows import FileRows
 from streamware.objects import Objects
 from streamware.stored import Upload
-from streamware.upload_errors import OffsetMismatch
+from streamware.upload_errors import OffsetMismatch, StoreFailed, StoreFull
 
 __all__ = ["Leftovers", "Swept"]
+
+_log = logging.getLogger("streamware")
 
 _TOGETHER = 200  # files or objects that are looked at in one go
 _LEASE_SECONDS = 900.0  # a replica that died while it swept holds up the others no longer
@@ -27,8 +30,8 @@ _READ_SECONDS = 3600.0  # for downloads that began before the file was deleted, 
 class Swept(NamedTuple):
     """What one sweep did.
 
-    ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads.
-    ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
+    ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads,
+    and those that cannot be deleted. ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
     whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes, of which files were made. ``ours``
     False: another replica is at it, so nothing was done.
     """
@@ -45,7 +48,7 @@ class Swept(NamedTuple):
         if not self.ours:
             return "another replica sweeps"
         return (
-            f"{self.files} files and uploads deleted, {self.waiting} still being read, {self.strays} stray objects and "
+            f"{self.files} files and uploads deleted, {self.waiting} still to be, {self.strays} stray objects and "
             f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken, {self.completed} uploads completed"
         )
 
@@ -78,7 +81,12 @@ class Leftovers:
         files, waiting = 0, set[str]()
         while batch := set(self._doomed(_TOGETHER + len(waiting))) - waiting:
             for each in batch:
-                if self.bury(each):
+                try:
+                    gone = self.bury(each)
+                except (StoreFailed, StoreFull) as error:  # of this one; a store that does not answer ends the sweep
+                    _log.warning("the bytes of %s cannot be deleted: %s", each, error)
+                    gone = False
+                if gone:
                     files += 1
                 else:
                     waiting.add(each)

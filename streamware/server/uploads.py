@@ -91,8 +91,8 @@ class Uploads(AsyncFilesResource):
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
         await super().on_post(req, resp, **params)
-        if resp.status_code != 201 or not _for_people(req):
-            return
+        if resp.status_code != 201 or resp.content_type != "application/json" or not _for_people(req):
+            return  # a client of tus among them
         body: Any = resp.stream
         told = json.loads(b"".join([piece async for piece in body]))
         await body.close()
