@@ -183,7 +183,10 @@
 
     broke(error) {
       if (!items.has(this) || this.state === "paused") return;
-      if (!error?.originalResponse && !navigator.onLine) {
+      // 409: browsers themselves send a request again whose connection was reset, and then it does not fit any more.
+      const status = error?.originalResponse?.getStatus() ?? 0;
+      const passing = status < 400 || status >= 500 || status === 409 || status === 423;
+      if (passing && !navigator.onLine) {
         this.show("offline", `No connection. It goes on from ${size(this.sent)} as soon as there is one.`);
         say(`${this.name} waits for the connection.`);
       } else {
