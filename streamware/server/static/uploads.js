@@ -245,7 +245,7 @@
     const quarter = total ? Math.floor((4 * sent) / total) : 0;
     if (quarter === batch.quarter || !going().length) return;
     batch.quarter = quarter;
-    const done = batch.files > 1 ? `${batch.stored} of ${plural(batch.files, "file")} stored. ` : "";
+    const done = batch.stored ? `${batch.stored} of ${plural(batch.files, "file")} stored. ` : "";
     say(`${done}${quarter * 25} % of what is left has arrived.`);
   }
 
