@@ -246,7 +246,7 @@
     if (quarter === batch.quarter || !going().length) return;
     batch.quarter = quarter;
     const done = batch.stored ? `${batch.stored} of ${plural(batch.files, "file")} stored. ` : "";
-    say(`${done}${quarter * 25} % of what is left has arrived.`);
+    say(`${done}${quarter * 25} % has arrived.`);
   }
 
   function take(files) {
