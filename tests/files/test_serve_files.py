@@ -21,6 +21,7 @@ import pytest
 from streamware.server.cli import main
 from streamware.server.settings import Settings, parse_seconds, parse_size
 from streamware.server.storage import open_storage
+from tests.files.s3 import S3
 from tests.hosts.serve_process import Answer, Served, command, environment
 
 ALICE, BOB = "a" * 32, "b" * 32
@@ -152,15 +153,6 @@ def test_a_mistake_of_the_operator_is_told_and_nothing_listens(
     assert said.err.count("\n") == 1
 
 
-def test_a_store_that_does_not_answer_is_told(root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    keys = {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "very-secret", "AWS_REGION": "us-east-1"}
-    for name, value in {**keys, "AWS_ENDPOINT": "http://127.0.0.1:9", "AWS_ALLOW_HTTP": "true"}.items():
-        monkeypatch.setenv(name, value)
-    told = refused(root, "--store", "s3://bucket/prefix")
-    assert "--store: " in told
-    assert "very-secret" not in told
-
-
 @pytest.mark.parametrize(
     ("options", "why"),
     [
@@ -263,6 +255,31 @@ def test_workers_share_what_was_uploaded(root: Path, home: Path) -> None:
         served.signal()
         assert served.wait() == 0
     assert served.log.count("uploads are kept in file://") == 2
+
+
+def test_a_store_in_s3_is_used_by_all_workers_and_must_answer_at_the_start(
+    root: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endpoint = S3(tmp_path / "s3.log")
+    try:
+        bucket = endpoint.bucket()
+        for name, value in endpoint.environment.items():
+            monkeypatch.setenv(name, value)
+        with Served(root, "--store", bucket, "--workers", "2") as served:
+            data = os.urandom(MIB)
+            told = [put(served, data, f"{n}.bin") for n in range(4)]
+            for file in told:
+                assert served.ask(str(file["url"])).body == data
+            pick = served.ask("/bundle?name=pick.zip&" + "&".join(f"path=/files/{file['id']}" for file in told))
+            with zipfile.ZipFile(io.BytesIO(pick.body)) as archive:
+                assert archive.testzip() is None
+                assert len(archive.namelist()) == 4
+        assert len(endpoint.keys(bucket)) == 4
+    finally:
+        endpoint.stop()
+    said = refused(root, "--store", bucket)
+    assert "--store: " in said
+    assert "secret" not in said
 
 
 def test_what_was_kept_long_enough_is_swept(root: Path, home: Path) -> None:
