@@ -77,6 +77,12 @@ class FileStore:
 
     # --- in ---
 
+    @property
+    def active(self) -> int:
+        """How many uploads this process is adding to."""
+        with self._lock:
+            return len(self._active)
+
     def begin(
         self,
         name: str,

@@ -367,7 +367,7 @@ def test_the_password_of_the_database_stands_in_no_command_line(tmp_path: Path) 
             assert ask(wrong.url + way, "POST", kind, body).status == 503
             assert ask(f"{wrong.url}/bundle?path=/tree/a.txt").status == 200
             assert "password authentication failed" in wrong.said()
-            assert right.said().count("\n") == 2  # with what it runs on, and that it listens
+            assert right.said().count("\n") == 3  # what it runs on, that it takes no uploads, and that it listens
             for replica in replicas:
                 assert "secret" not in Path(f"/proc/{replica.pid}/cmdline").read_text()
                 assert "-secret" not in replica.said()

@@ -147,7 +147,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "resources": {"edge", "resources_base", "resources_files"},
     "resources_base": {"edge"},
     "resources_files": {"edge", "edge_uploads", "resources_base"},
-    "server.guard": {"edge", "server.page", "server.tokens"},
+    "server.guard": {"edge", "edge_uploads", "server.page", "server.tokens"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {
