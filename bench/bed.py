@@ -112,14 +112,15 @@ class Bed:
         return lacking(contender)
 
     def warm(self, wanted: int) -> None:
-        """Touch so many bytes of memory, half of what is free at most, so that nobody is the first to.
+        """Touch so many bytes of memory, three quarters of what is free at most, so that nobody is the first to.
 
         On a virtual machine a page that the guest has not used lately costs several times the writing of it; who
         happens to get such pages for its files would pay for all others.
         """
         found = re.search(r"^MemAvailable: *([0-9]+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         free = int(found[1]) * 1024 if found else 0
-        with mmap.mmap(-1, max(mmap.PAGESIZE, min(wanted, free // 2))) as memory:
+        with mmap.mmap(-1, max(mmap.PAGESIZE, min(wanted, free // 4 * 3))) as memory:
+            memory.madvise(mmap.MADV_HUGEPAGE)  # large files are kept in large pages
             for at in range(0, len(memory), mmap.PAGESIZE):
                 memory[at] = 1
 
