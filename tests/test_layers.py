@@ -35,9 +35,9 @@ FLOORS = {
         1: """
             checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
             passage walk pump
-            versions ledger memory_ledger singles ledger_session ledger_tables ledger_writer shared_ledger
+            versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database file_rows objects body_in sources.stored
+            database sessions file_tables file_rows objects object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
@@ -50,7 +50,8 @@ FLOORS = {
         3: """
             edge edge_clients edge_subrequests edge_uploads intercept held middleware resources
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
-            server.raw server.run server.settings server.state server.tokens server.uploads server.workers
+            server.raw server.run server.settings server.state server.storage server.tokens server.uploads
+            server.uploads_page server.workers
             __main__
         """,
     }.items()
@@ -91,8 +92,11 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
-    "objects": {"checksums"},
-    "file_rows": {"database"},
+    "objects": {"object_errors", "object_folder"},
+    "object_folder": {"object_errors"},
+    "sessions": {"database"},
+    "file_tables": {"database"},
+    "file_rows": {"database", "file_tables", "sessions"},
     "sources.stored": {"objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
@@ -104,9 +108,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "links": {"job"},
     "service": {"admission", "filestore", "job", "links"},
     "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
-    "ledger_tables": {"checksums", "ledger", "ledger_session"},
-    "ledger_writer": {"ledger", "ledger_session", "ledger_tables", "memory_ledger"},
-    "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer", "memory_ledger"},
+    "ledger_tables": {"checksums", "database", "ledger", "sessions"},
+    "ledger_writer": {"database", "ledger", "ledger_tables", "memory_ledger", "sessions"},
+    "shared_ledger": {"database", "ledger", "ledger_tables", "ledger_writer", "memory_ledger", "sessions"},
     "sources.generated": {"checksums"},
     "sources.gzipped": {"checksums", "passing"},
     "sources.own": {"sources.file", "sources.generated"},
@@ -125,7 +129,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "edge_uploads": {"edge"},
     "middleware": {"edge", "edge_subrequests", "held", "intercept"},
     "resources": {"edge", "edge_uploads"},
-    "server.guard": {"edge", "server.page"},
+    "server.guard": {"edge", "server.page", "server.tokens"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {
@@ -133,8 +137,14 @@ NEIGHBOURS: dict[str, set[str]] = {
         *("server.files", "server.guard", "server.listing", "server.metrics", "server.page", "server.raw"),
     },
     "server.run": {"server.app", "server.metrics", "server.settings"},
+    "server.settings": {"server.tokens"},
+    "server.storage": {"server.state"},
+    "server.uploads": {"edge", "resources", "server.page", "server.uploads_page"},
+    "server.uploads_page": {"server.page"},
     "server.workers": {"server.metrics", "server.run", "server.settings"},
-    "server.cli": {"server.run", "server.settings", "server.state", "server.workers"},
+    "server.cli": {
+        *("server.run", "server.settings", "server.state", "server.storage", "server.tokens", "server.workers"),
+    },
     "__main__": {"server.cli"},
 }
 
@@ -149,7 +159,7 @@ OWNERS = {
     "isal": ("checksums",),
     "zlib_ng": ("checksums",),
     "zstandard": ("checksums",),
-    "sqlalchemy": ("database", "ledger_tables", "file_rows"),
+    "sqlalchemy": ("database",),
     "uvicorn": ("server.",),
     "prometheus_client": ("server.",),
 }
