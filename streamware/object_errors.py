@@ -21,8 +21,6 @@ _FULL_WORDS = re.compile(r"StorageFull|QuotaExceeded|InsufficientStorage")
 _BROKEN_WORDS = re.compile(
     r"HTTP error(?!: builder)|error sending request|timed out|TimedOut|connection|SlowDown|InternalError"
 )
-    r"HTTP error(?!: builder)|error sending request|timed out|TimedOut|connection|SlowDown|InternalError"
-)
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _PASSING = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}  # the last three are a network's
