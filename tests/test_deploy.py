@@ -192,7 +192,9 @@ def command_of(name: str, work: Path, **environment: str) -> tuple[list[str], di
 
     lines = re.findall(r"^Environment=(\w+)=(.*)$", unit(name), flags=re.MULTILINE)
     env = {key: specified(value) for key, value in lines} | environment
-    words = [specified(word) for word in shlex.split(setting("ExecStart", unit(name)))]
+    line = setting("ExecStart", unit(name))
+    line = re.sub(r"(?<= )\$(\w+)", lambda found: env[found[1]], line)  # without braces it is split into words, or none
+    words = [specified(word) for word in shlex.split(line)]
     words = [re.sub(r"\$\{(\w+)\}", lambda found: env[found[1]], word) for word in words]
     module = Path(words[0]).name
     assert module in ("streamware", "gunicorn", "uvicorn")
@@ -203,6 +205,7 @@ def test_the_unit_of_the_server_names_what_there_is(tmp_path: Path) -> None:
     options = serve_options(command_of("streamware@.service", tmp_path)[0][3:])
     assert options["--bind"] == "127.0.0.1:{port}"
     assert options["--state"] == f"sqlite:///{tmp_path}/state/streamware/state.sqlite3"
+    assert options["--store"] == f"file://{tmp_path}/state/streamware/files"
     ports = re.findall(r"server 127\.0\.0\.1:([0-9]+)", text("replicas.conf"))
     assert f"streamware@{ports[0]} streamware@{ports[1]}" in unit("streamware@.service")
 
@@ -453,7 +456,7 @@ def seconds(text: str) -> int:
 
 def test_compose_is_of_one_piece() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"front", "replica-1", "replica-2", "database"}
+    assert set(services) == {"front", "replica-1", "replica-2", "database", "store"}
     assert services["replica-1"] == services["replica-2"]
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
@@ -480,7 +483,18 @@ def test_compose_is_of_one_piece() -> None:
     assert (state.hostname, state.password) == ("database", None)
     database = services["database"]["environment"]
     assert (state.username, state.path) == (database["POSTGRES_USER"], "/" + database["POSTGRES_DB"])
-    assert replica["environment"]["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
+    given = replica["environment"]
+    assert given["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
+    # The bucket is a folder that MinIO finds, and its keys are MinIO's own.
+    store, minio = urlsplit(options["--store"]), services["store"]
+    assert store.scheme == "s3"
+    assert f"mkdir -p /data/{store.netloc} " in minio["entrypoint"][-1]
+    assert urlsplit(given["AWS_ENDPOINT_URL"]).netloc == "store:9000"
+    assert given["AWS_ACCESS_KEY_ID"] == minio["environment"]["MINIO_ROOT_USER"]
+    assert given["AWS_SECRET_ACCESS_KEY"] == minio["environment"]["MINIO_ROOT_PASSWORD"]
+    assert {"source": "tokens", "target": options["--token"]} in replica["configs"]
+    asked = set(re.findall(r"\$\{(\w+):\?", text("compose.yaml")))
+    assert asked == set(one(r"for name in ([A-Z_ ]+);", text("compose.yaml")).split())
     # Without --link-key it is kept in the state directory, which the replicas share.
     home = one(r"XDG_STATE_HOME=(\S+)", text("Dockerfile"))
     assert "--link-key" not in options
@@ -550,9 +564,10 @@ def check_deployment(spec: dict[str, Any], found: Mapping[tuple[str, str], Any])
         values = found["ConfigMap", given["configMapRef"]["name"]]["data"]
         assert set(re.findall(r"\$\((\w+)\)", " ".join(container["args"]))) <= set(values)
         mounted = {m["mountPath"]: volumes[m["name"]] for m in container["volumeMounts"]}
-        key = Path(options["--link-key"])
-        secret = mounted[str(key.parent)]["secret"]
-        assert [item["path"] for item in secret["items"]] == [key.name]
+        files = [Path(options[name]) for name in ("--link-key", "--token")]
+        (folder,) = {file.parent for file in files}
+        secret = mounted[str(folder)]["secret"]
+        assert [item["path"] for item in secret["items"]] == [file.name for file in files]
         assert options["ROOT"] in mounted
         # The commands that make the Secret stand in config.yaml, and make what is asked for here.
         keys = {item["key"] for item in secret["items"]}
