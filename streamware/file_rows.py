@@ -1,77 +1,37 @@
 """What the database of a file service knows: uploads, files, their parts, and who looks after them.
 
 The rule of this file: every method is one transaction that is race-free among threads, processes and replicas: what it
-depends on is part of the statement that writes, or locked first. What goes wrong with the database is logged and leaves
-as ``StoreUnavailable``, in bounded time. That error does not say that nothing was written, for the answer to a commit
-may have been lost: bytes that were to be named by a row may be named by it, and must not be deleted on that account.
+depends on is part of the statement that writes, or is locked first.
 """
 
 from __future__ import annotations
 
-import os
 import re
-import secrets
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from streamware.database import NewerSchema
-from streamware.file_tables import GONE, OPEN, PARTIAL, WHOLE, FileTables
-from streamware.sessions import Pool, Task
+from streamware.file_database import FileDatabase
+from streamware.file_tables import GONE, OPEN, PARTIAL, WHOLE
 from streamware.stored import Part, StoredFile, Upload, is_file_id
-from streamware.upload_errors import QuotaExceeded, StoreFailed, StoreUnavailable
+from streamware.upload_errors import QuotaExceeded
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
 
 __all__ = ["FileRows"]
 
-T = TypeVar("T")
-
-_READERS = 3  # connections to SQLite, beside the one that writes
-_CONNECTIONS = 8  # to PostgreSQL
-_POOL_SECONDS = 15.0  # the longest wait for one of them
 _TOGETHER = 500  # ids in one query
-_RETRY_SECONDS = 5
-_DAY_MS = 24 * 3600 * 1000
+_DAY = 24 * 3600
 _CURSOR = re.compile(r"([0-9]{1,18})\.(.{36})\Z")
 
 
-class FileRows:
-    """Uploads and files by their ids. Blocking, from any thread; each method is one transaction.
+class FileRows(FileDatabase):
+    """Uploads and files by their ids; ``FileDatabase`` tells what it takes and raises.
 
-    A database that cannot be reached is no error at the start: each call tries it anew.
-
-    :param url: ``sqlite:///PATH`` (the file is made, for its owner only) or ``postgresql://USER:PASSWORD@HOST/NAME``.
-        It may be the ledger's.
-    :raises ValueError: it cannot be used, a package is missing, or a later streamware made the tables.
+    Each method but ``close`` is one transaction, and raises ``StoreUnavailable`` in bounded time where the database
+    does not answer. It is not tried again, for it may have been done.
     """
-
-    def __init__(self, url: str) -> None:
-        self._tables = FileTables(url)
-        self._database = self._tables.database
-        self._holder = secrets.token_hex(8)
-        self._down = False
-        if self._database.path is None:
-            self._writers = self._readers = Pool(self._database, size=_CONNECTIONS, wait=_POOL_SECONDS)
-        else:
-            # SQLite has one writer at a time. Ours queue here in their order; there, each would try again and again.
-            self._writers = Pool(self._database, size=1, wait=_POOL_SECONDS)
-            self._readers = Pool(self._database, size=_READERS, wait=_POOL_SECONDS)
-        try:
-            self._writers.run(lambda connection: None, write=False)
-        except NewerSchema:
-            raise
-        except Exception as error:
-            self._complain(error)
-        finally:
-            self._writers.rest()  # whoever forks next forks no thread of ours and no connection
-
-    def close(self) -> None:
-        """Let go of the database; whoever asks from now on is told that it is unavailable. Idempotent."""
-        self._writers.close()
-        self._readers.close()
 
     # --- uploads ---
 
@@ -278,16 +238,16 @@ class FileRows:
         """
         table, sql = self._tables.files, self._database.sql
         expired = (table.c.state != GONE, table.c.expires <= now)
-        some = sql.select(table.c.id).where(*expired).limit(limit)
+        # One that somebody is writing at this moment has time; to wait for several could be to wait for each other.
+        some = sql.select(table.c.id).where(*expired).limit(limit).with_for_update(skip_locked=True)
         gone = sql.select(table.c.id).where(table.c.state == GONE).order_by(table.c.gone).limit(limit)
         if grace:
             # A clock that was ahead when it became gone does not keep it for ever.
-            gone = gone.where(sql.or_(table.c.gone <= now - grace, table.c.gone > now + _DAY_MS // 1000))
+            gone = gone.where(sql.or_(table.c.gone <= now - grace, table.c.gone > now + _DAY))
 
         def doomed(connection: sa.Connection) -> list[str]:
             for few in _batches(connection.scalars(some).all()):
-                # Asked again: it may have been touched since.
-                connection.execute(table.update().where(table.c.id.in_(few), *expired).values(state=GONE, gone=now))
+                connection.execute(table.update().where(table.c.id.in_(few)).values(state=GONE, gone=now))
             return list(connection.scalars(gone))
 
         return self._write(doomed)
@@ -308,73 +268,32 @@ class FileRows:
 
         self._write(forget)
 
-    def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids have a row, in whatever state, or are the home of some file's bytes."""
-        sql, own, home = self._database.sql, self._tables.files.c.id, self._tables.parts.c.home
+    def strays(self, keys: Sequence[str]) -> list[str]:
+        """Which of these keys belong to nothing: no file has them as a part, nor is there an unfinished upload at whose
+        home they lie.
+        """
+        table, parts = self._tables.files, self._tables.parts
+        homes = [key.split("/")[1] if key.count("/") == 2 else "" for key in keys]
 
-        def known(connection: sa.Connection) -> set[str]:
-            found: set[str] = set()
-            for some in _batches(ids):
-                # Together: an upload that is joined between two queries would be missed by both.
-                query = sql.select(own).where(own.in_(some)).union(sql.select(home).where(home.in_(some)))
-                found.update(connection.scalars(query))
-            return found
+        def belonging(connection: sa.Connection) -> set[str]:
+            # Uploads first: one that is finished between the two queries then has its parts counted by the second.
+            unfinished: set[str] = set()
+            for some in _batches(sorted(set(homes))):
+                query = self._database.sql.select(table.c.id).where(table.c.id.in_(some), table.c.state == OPEN)
+                unfinished.update(connection.scalars(query))
+            known = {key for key, home in zip(keys, homes, strict=True) if home in unfinished}
+            for some in _batches(sorted(set(homes))):
+                known.update(connection.scalars(self._database.sql.select(parts.c.key).where(parts.c.home.in_(some))))
+            return known
 
-        return self._read(known)
+        known = self._read(belonging)
+        return [key for key in keys if key not in known]
 
     def unhashed(self, limit: int) -> list[StoredFile]:
         """Some whole files whose SHA-256 is not known yet, the oldest first."""
         table = self._tables.files
         query = self._tables.select_files().where(table.c.sha256.is_(None)).order_by(table.c.created).limit(limit)
         return self._whole(self._read(lambda connection: list(connection.execute(query))))
-
-    def claim(self, task: str, seconds: float, now: float) -> bool:
-        """Whether it is this process that does a task, for so many seconds from ``now`` on.
-
-        Who has it may claim it again before that ends, to go on; all others are refused until then.
-        """
-        leases, begin, until = self._tables.leases, round(now * 1000), round((now + seconds) * 1000)
-        holder = f"{self._holder}-{os.getpid()}"  # a fork is somebody else
-        free = (leases.c.holder == holder) | (leases.c.until <= begin) | (leases.c.until > until + _DAY_MS)
-        take = leases.update().where(leases.c.task == task, free).values(holder=holder, until=until)
-        known = leases.select().where(leases.c.task == task)
-
-        def claim(connection: sa.Connection) -> bool:
-            if connection.execute(known).first() is None:
-                self._lock(connection, f"lease {task}")
-                if connection.execute(known).first() is None:
-                    connection.execute(leases.insert().values(task=task, holder=holder, until=until))
-                    return True
-            return connection.execute(take).rowcount == 1
-
-        return self._write(claim)
-
-    # --- parts of transactions ---
-
-    def _lock(self, connection: sa.Connection, name: str) -> None:
-        """Nobody else who names the same goes on from here until this transaction ends."""
-        if self._database.path is None:  # in SQLite one that writes is alone anyway
-            number = int.from_bytes(blake2b(f"streamware {name}".encode(), digest_size=8).digest(), "big", signed=True)
-            connection.exec_driver_sql("SELECT pg_advisory_xact_lock(%s)", (number,))
-
-    def _used(self, connection: sa.Connection, owner: str) -> tuple[int, int]:
-        """How many files and bytes are an owner's. No others are added until the transaction ends."""
-        self._lock(connection, f"owner {owner}")
-        table, sql = self._tables.files, self._database.sql
-        size = sql.case((table.c.length > table.c.received, table.c.length), else_=table.c.received)
-        query = sql.select(sql.func.count(), sql.func.coalesce(sql.func.sum(size), 0))
-        row = connection.execute(query.where(table.c.owner == owner, table.c.state.in_((OPEN, WHOLE)))).one()
-        return int(row[0]), int(row[1])
-
-    def _has_room(self, connection: sa.Connection, id: str, end: int, max_bytes: int) -> bool:
-        """Whether its owner may have an upload that goes on to ``end``. What it was counted for before, it may."""
-        table = self._tables.files
-        query = self._database.plain(table.c.owner, table.c.length, table.c.received)
-        row = connection.execute(query.where(table.c.id == id, table.c.state == OPEN)).first()
-        if row is None or end <= (row[1] or 0):
-            return True
-        _, size = self._used(connection, row[0])
-        return bool(size - max(row[1] or 0, row[2]) + end <= max_bytes)
 
     def _fits(self, end: int, *, exactly: bool = False) -> tuple[Any, ...]:
         length = self._tables.files.c.length
@@ -385,40 +304,11 @@ class FileRows:
         change = table.update().where(table.c.id == id, table.c.state.in_(states)).values(values)
         return self._write(lambda connection: connection.execute(change).rowcount == 1)
 
-    # --- believing and asking ---
-
-    def _believed(self, id: str, value: T | None) -> T:
-        if value is None:
-            self._database.complain("damage", f"the rows of {id} are damaged")
-            raise StoreFailed(f"the rows of {id} are damaged")
-        return value
-
     def _whole(self, rows: Iterable[Sequence[Any]]) -> list[StoredFile]:
         files = [self._tables.file(row) for row in rows]
         if None in files:
             self._database.complain("damage", "rows of files are damaged, and these are left out")
         return [file for file in files if file is not None]
-
-    def _read(self, task: Task[T]) -> T:
-        return self._run(self._readers, task, write=False)
-
-    def _write(self, task: Task[T]) -> T:
-        return self._run(self._writers, task, write=True)
-
-    def _run(self, pool: Pool, task: Task[T], *, write: bool) -> T:
-        try:
-            result = pool.run(task, write=write)
-        except Exception as error:
-            self._complain(error)
-            raise StoreUnavailable(f"the database: {error}", retry_after=_RETRY_SECONDS) from error
-        if self._down:
-            self._down = False
-            self._database.complain.end()
-        return result
-
-    def _complain(self, error: Exception) -> None:
-        self._down = True
-        self._database.complain("use", "it cannot be used", error)
 
 
 def _bound(limit: int | None) -> float:

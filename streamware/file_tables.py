@@ -12,7 +12,7 @@ from typing import Any, get_args
 from streamware.database import Database, Migrations, Waits
 from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
 
-__all__ = ["GONE", "OPEN", "PARTIAL", "WHOLE", "FileTables", "clean"]
+__all__ = ["GONE", "OPEN", "PARTIAL", "WHOLE", "FileTables"]
 
 # States of a file's row. A gone one is a tombstone: nobody sees it, and its bytes are still to be deleted.
 OPEN, WHOLE, GONE = "open", "whole", "gone"
@@ -69,6 +69,7 @@ class FileTables:
             column("crc32", number),
             column("home", text, index=True),  # the upload that it came by, whose id is in the key
         )
+        # Who does what must be done by one of them at a time, until when.
         self.leases = table(
             "leases",
             column("task", text, primary_key=True),
@@ -143,8 +144,8 @@ class FileTables:
             "id": upload.id,
             "state": OPEN,
             "kind": upload.kind,
-            "name": clean(upload.name),
-            "type": clean(upload.media_type),
+            "name": _clean(upload.name),
+            "type": _clean(upload.media_type),
             "length": upload.length,
             "received": upload.offset,
             "crc32": upload.crc32,
@@ -152,9 +153,9 @@ class FileTables:
             "created": upload.created,
             "expires": upload.expires,
             "gone": None,
-            "owner": clean(upload.owner),
-            "metadata": clean(upload.metadata),
-            "concat": clean(upload.concat),
+            "owner": _clean(upload.owner),
+            "metadata": _clean(upload.metadata),
+            "concat": _clean(upload.concat),
         }
 
     def file_row(self, file: StoredFile) -> dict[str, Any]:
@@ -162,8 +163,8 @@ class FileTables:
         return {
             "id": file.id,
             "state": WHOLE,
-            "name": clean(file.name),
-            "type": clean(file.media_type),
+            "name": _clean(file.name),
+            "type": _clean(file.media_type),
             "length": file.size,
             "received": file.size,
             "crc32": file.crc32,
@@ -171,9 +172,9 @@ class FileTables:
             "created": file.created,
             "expires": file.expires,
             "gone": None,
-            "owner": clean(file.owner),
-            "metadata": clean(file.metadata),
-            "concat": clean(file.concat),
+            "owner": _clean(file.owner),
+            "metadata": _clean(file.metadata),
+            "concat": _clean(file.concat),
         }
 
     def part_row(self, id: str, part: Part) -> dict[str, Any]:
@@ -187,7 +188,7 @@ class FileTables:
         }
 
 
-def clean(text: str) -> str:
+def _clean(text: str) -> str:
     """As a database takes it: half a surrogate pair is no character, and PostgreSQL has no NUL."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 

@@ -37,7 +37,8 @@ FLOORS = {
             passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database sessions file_tables file_rows objects object_errors object_folder body_in sources.stored
+            database sessions file_tables file_database file_rows
+            objects object_chunks object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
@@ -50,8 +51,7 @@ FLOORS = {
         3: """
             edge edge_clients edge_subrequests edge_uploads intercept held middleware resources
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
-            server.raw server.run server.settings server.state server.storage server.tokens server.uploads
-            server.uploads_page server.workers
+            server.raw server.run server.settings server.state server.tokens server.uploads server.workers
             __main__
         """,
     }.items()
@@ -92,12 +92,13 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
-    "objects": {"object_errors", "object_folder"},
+    "objects": {"object_chunks", "object_errors", "object_folder"},
     "object_folder": {"object_errors"},
     "sessions": {"database"},
     "file_tables": {"database"},
-    "file_rows": {"database", "file_tables", "sessions"},
-    "sources.stored": {"objects", "sources.file"},
+    "file_database": {"database", "file_tables", "sessions"},
+    "file_rows": {"file_database", "file_tables"},
+    "sources.stored": {"object_folder", "objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
     "intake": {"filestore"},
@@ -129,7 +130,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "edge_uploads": {"edge"},
     "middleware": {"edge", "edge_subrequests", "held", "intercept"},
     "resources": {"edge", "edge_uploads"},
-    "server.guard": {"edge", "server.page", "server.tokens"},
+    "server.guard": {"edge", "server.page"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {
@@ -137,14 +138,8 @@ NEIGHBOURS: dict[str, set[str]] = {
         *("server.files", "server.guard", "server.listing", "server.metrics", "server.page", "server.raw"),
     },
     "server.run": {"server.app", "server.metrics", "server.settings"},
-    "server.settings": {"server.tokens"},
-    "server.storage": {"server.state"},
-    "server.uploads": {"edge", "resources", "server.page", "server.uploads_page"},
-    "server.uploads_page": {"server.page"},
     "server.workers": {"server.metrics", "server.run", "server.settings"},
-    "server.cli": {
-        *("server.run", "server.settings", "server.state", "server.storage", "server.tokens", "server.workers"),
-    },
+    "server.cli": {"server.run", "server.settings", "server.state", "server.workers"},
     "__main__": {"server.cli"},
 }
 
