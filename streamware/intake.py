@@ -14,19 +14,15 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from streamware.admission import Ticket
+from streamware.checksums import crc32
 from streamware.errors import StreamwareError
-from streamware.filestore import Appender, FileStore
+from streamware.filestore import FileStore
 from streamware.reply import BytesBody, Reply
 from streamware.stored import StoredFile, Upload
-from streamware.upload_errors import (
-    FileUnknown,
-    UploadBroken,
-    UploadDigestMismatch,
-    UploadInvalid,
-    UploadTooLarge,
-)
+from streamware.upload_errors import UploadBroken, UploadChecksumMismatch, UploadDigestMismatch
+from streamware.uploads import Checksum
 
-__all__ = ["Digests", "Ending", "Intake", "Problem", "RawIntake", "json_reply", "settled", "take"]
+__all__ = ["Digests", "Ending", "Intake", "Problem", "RawIntake", "finished", "json_reply", "take"]
 
 _log = logging.getLogger("streamware")
 
@@ -70,29 +66,53 @@ def take(intake: Intake, pieces: Iterable[bytes]) -> Reply:
         intake.close()
 
 
-class Digests:
-    """Runs along with bytes and tells whether they are those that digests were announced of."""
+class _Running(Protocol):
+    def update(self, piece: bytes, /) -> object: ...
 
-    def __init__(self, announced: Mapping[str, bytes]) -> None:
-        self._announced = {}
+    def digest(self) -> bytes: ...
+
+
+class _Crc32:
+    """CRC-32 in the manner of hashlib."""
+
+    def __init__(self) -> None:
+        self._crc = 0
+
+    def update(self, piece: bytes, /) -> None:
+        self._crc = crc32(piece, self._crc)
+
+    def digest(self) -> bytes:
+        return self._crc.to_bytes(4, "big")
+
+
+class Digests:
+    """Runs along with a body and tells whether its bytes are those that digests were announced of.
+
+    :param announced: digests by hashlib's names.
+    :param checksum: of tus.
+    """
+
+    def __init__(self, announced: Mapping[str, bytes], checksum: Checksum | None = None) -> None:
+        self._announced: list[tuple[_Running, bytes, type[UploadDigestMismatch]]] = []
         for name, digest in announced.items():
-            try:
-                self._announced[name] = (hashlib.new(name, usedforsecurity=False), digest)
-            except ValueError:
-                _log.info("a digest of %s was not verified: this Python does not compute it", name)
+            self._announced.append((hashlib.new(name, usedforsecurity=False), digest, UploadDigestMismatch))
+        if checksum is not None:
+            name = checksum.algorithm
+            state: _Running = _Crc32() if name == "crc32" else hashlib.new(name, usedforsecurity=False)
+            self._announced.append((state, checksum.digest, UploadChecksumMismatch))
 
     def __bool__(self) -> bool:
         return bool(self._announced)
 
     def update(self, piece: bytes) -> None:
-        for state, _ in self._announced.values():
+        for state, _, _ in self._announced:
             state.update(piece)
 
     def check(self) -> None:
         """Raise UploadDigestMismatch unless all of them are right."""
-        for name, (state, digest) in self._announced.items():
+        for state, digest, mismatch in self._announced:
             if state.digest() != digest:
-                raise UploadDigestMismatch(f"What came has another {name} digest.")
+                raise mismatch()
 
 
 class Ending(ABC):
@@ -102,8 +122,7 @@ class Ending(ABC):
     :param ticket: the place it has, given back at its end.
     """
 
-    def __init__(self, store: FileStore, problem: Problem, ticket: Ticket) -> None:
-        self._store = store
+    def __init__(self, problem: Problem, ticket: Ticket) -> None:
         self._problem = problem
         self._ticket = ticket
         self._over = False
@@ -152,20 +171,11 @@ class Ending(ABC):
         self._over = True
         self._ticket.release()
 
-    def _discard(self, upload: Upload) -> None:
-        """End an upload, or the file it has become meanwhile."""
-        try:
-            self._store.end(upload.id)
-        except FileUnknown:
-            pass  # it expired, or somebody else has ended it: gone is gone
-
 
 class RawIntake(Ending):
     """A body that is one file, all of it or nothing.
 
-    :param upload: begun for it, of kind "raw".
-    :param most: bytes that the file may have.
-    :param length: what the request promises, None where only the body's end tells.
+    :param upload: begun for it, of kind "raw", and of the length that the request promises.
     :param digests: what is announced of the body.
     :param created: makes the answer of the file.
     """
@@ -177,43 +187,38 @@ class RawIntake(Ending):
         problem: Problem,
         ticket: Ticket,
         *,
-        most: int,
-        length: int | None,
         digests: Digests,
         created: Callable[[StoredFile], Reply],
     ) -> None:
-        super().__init__(store, problem, ticket)
+        super().__init__(problem, ticket)
+        self._store = store
         self._upload = upload
-        self._appender: Appender = store.append(upload)
-        self._most = most
-        self._length = length
         self._digests = digests
         self._created = created
+        self._appender = store.append(upload)
 
     def write(self, piece: bytes) -> None:
         """Take the next bytes; see ``Intake.write``."""
-        received = self._appender.received + len(piece)
-        if self._length is not None and received > self._length:
-            raise UploadInvalid("More came than the Content-Length says.")
-        if received > self._most:
-            raise UploadTooLarge(f"This server takes at most {self._most} bytes of one file.")
         self._appender.write(piece)
         self._digests.update(piece)
 
     def _complete(self) -> Reply:
-        if self._length is not None and self._appender.received != self._length:
+        if self._upload.length is not None and self._appender.received != self._upload.length:
             raise UploadBroken("Less came than the Content-Length says.")
         self._digests.check()
-        return self._created(self._store.finish(settled(self._store, self._appender.keep())))
+        return self._created(finished(self._store, self._appender.keep()))
 
     def _give_up(self, error: StreamwareError | None) -> None:
         self._appender.drop()
-        self._discard(self._upload)
+        self._store.give_up(self._upload.id)
 
 
-def settled(store: FileStore, upload: Upload) -> Upload:
-    """The upload with its length, which is what came if nobody said another."""
-    return upload if upload.length is not None else store.set_length(upload, upload.offset)
+def finished(store: FileStore, upload: Upload) -> StoredFile:
+    """The file of an upload whose bytes are kept, of the length that came where nobody had said one.
+
+    :raises StreamwareError: as ``FileStore.set_length`` and ``finish`` do.
+    """
+    return store.finish(upload if upload.length is not None else store.set_length(upload, upload.offset))
 
 
 def json_reply(status: int, document: object, headers: Iterable[tuple[str, str]] = ()) -> Reply:

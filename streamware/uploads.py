@@ -1,7 +1,7 @@
 """What the headers of an upload say: its name, type and length, its digests, and all that tus adds.
 
-The rule of this file: pure, strict, and linear in what came. A number is ASCII digits and nothing besides; what a client
-relies upon and cannot be read is refused, never guessed; a name is data, made harmless here once.
+The rule of this file: pure, strict, and linear in what came. A number is ASCII digits and nothing besides; what a
+client relies upon and cannot be read is refused, never guessed; a name is data, made harmless here once.
 """
 
 from __future__ import annotations
@@ -76,9 +76,10 @@ _DIGESTS = {"sha-256": ("sha256", 32), "sha-512": ("sha512", 64), "sha": ("sha1"
 # --- the body ------------------------------------------------------------------------------------------------------
 
 
-def body_length(request: FileRequest) -> int | None:
+def body_length(request: FileRequest, *, wanted: bool = True) -> int | None:
     """How many bytes of body the request promises; None where only its end tells (RFC 9112 section 6.3).
 
+    :param wanted: whether the body is to be read at all.
     :raises UploadInvalid: two lengths, a length besides a transfer coding, one that is no plain number, or a coding
         other than chunked: servers and proxies read these differently, and what one takes for the body's end another
         takes for the next request.
@@ -88,7 +89,7 @@ def body_length(request: FileRequest) -> int | None:
     if coding is not None and (length is not None or coding.strip(" \t").lower() != "chunked"):
         raise UploadInvalid("A body has either a Content-Length or the transfer coding chunked.")
     if length is None:
-        if request.untold is not None:
+        if wanted and request.untold is not None:
             raise LengthRequired(request.untold)
         return None
     if "content-length" in request.repeated:
@@ -238,9 +239,9 @@ def clean_name(text: str, max_bytes: int) -> str:
 
     What is left of nothing, or of dots alone, is "upload".
     """
-    name = re.split(r"[/\\]", text)[-1]
-    name = _CONTROL.sub("_", name).strip()
-    return shortened(name, max_bytes) if name.strip(" .") else _DEFAULT_NAME
+    name = _CONTROL.sub("_", re.split(r"[/\\]", text)[-1])
+    name = shortened(name.strip(), max_bytes).strip()
+    return name if name.strip(" .") else _DEFAULT_NAME
 
 
 # --- tus 1.0.0 -----------------------------------------------------------------------------------------------------
@@ -329,7 +330,14 @@ def announced_concat(value: str | None) -> Concat | None:
         return Concat("partial")
     kind, semicolon, listed = value.partition(";")
     ids = tuple(url.rpartition("/")[2] for url in listed.split(" ") if url)
-    if kind != "final" or not semicolon or not ids or len(ids) > _MAX_JOINED or len(set(ids)) != len(ids):
+    if (
+        kind != "final"
+        or not semicolon
+        or "," in listed
+        or not ids
+        or len(ids) > _MAX_JOINED
+        or len(set(ids)) != len(ids)
+    ):
         raise UploadInvalid(f"Upload-Concat: partial, or final; and the URLs of at most {_MAX_JOINED} uploads.")
     if not all(map(is_file_id, ids)):
         raise UploadInvalid("Upload-Concat names something that is no upload.")

@@ -45,7 +45,7 @@ FLOORS = {
         # The service.
         2: """
             admission service job links prober
-            filestore appender hashing sweeper single intake intake_form intake_tus file_service file_admission
+            filestore appender hashing sweeper single intake intake_form intake_tus tus file_service file_admission
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
@@ -64,6 +64,7 @@ WORDS = {"errors", "upload_errors", "model", "plan", "reply", "stored"}
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
+    "uploads": {"file_request", "semantics"},
     "contents": {"facts"},
     "members": {"columns", "contents"},
     "model": {"contents", "digests", "facts", "members"},
@@ -101,10 +102,12 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.stored": {"object_folder", "objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
-    "intake": {"filestore"},
-    "intake_form": {"filestore", "intake"},
-    "intake_tus": {"filestore", "intake"},
-    "file_service": {"file_admission", "filestore", "intake", "intake_form", "intake_tus", "single"},
+    "file_admission": {"admission"},
+    "intake": {"admission", "filestore"},
+    "intake_form": {"admission", "appender", "filestore", "intake"},
+    "intake_tus": {"admission", "filestore", "intake"},
+    "tus": {"admission", "file_admission", "filestore", "intake", "intake_tus"},
+    "file_service": {"admission", "file_admission", "filestore", "intake", "intake_form", "single", "tus"},
     "memory_ledger": {"ledger", "singles"},
     "links": {"job"},
     "service": {"admission", "filestore", "job", "links"},
