@@ -15,10 +15,11 @@ from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple, TypeVar
 
+from streamware.database import Complaints
 from streamware.ledger import Learned
-from streamware.ledger_session import Complaints, Session, Task
 from streamware.ledger_tables import Tables
 from streamware.memory_ledger import MemoryLedger
+from streamware.sessions import Session, Task
 
 __all__ = ["IDLE_SECONDS", "Pause", "Writer"]
 
@@ -71,7 +72,7 @@ class Writer:
     def __init__(
         self, tables: Tables, memory: MemoryLedger, complain: Complaints, ended: Callable[[bool], None]
     ) -> None:
-        self.session = Session(tables, durable=False)
+        self.session = Session(tables.database, durable=False)
         self._tables = tables
         self._memory = memory
         self._complain = complain

@@ -19,12 +19,13 @@ from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 
+from streamware.database import NewerSchema
 from streamware.errors import LedgerError
 from streamware.ledger import BLOCK_BYTES, EXPIRY_SECONDS, Ledger
-from streamware.ledger_session import Session, Task
-from streamware.ledger_tables import Answer, NewerSchema, Tables
+from streamware.ledger_tables import Answer, Tables
 from streamware.ledger_writer import IDLE_SECONDS, Pause, Writer
 from streamware.memory_ledger import MemoryLedger
+from streamware.sessions import Session, Task
 
 __all__ = ["SqlLedger"]
 
@@ -45,7 +46,7 @@ class _Asker:
     """A thread that runs tasks one after another, for callers who wait as long as each of them likes."""
 
     def __init__(self, tables: Tables) -> None:
-        self.session = Session(tables, durable=True)  # links are written here
+        self.session = Session(tables.database, durable=True)  # links are written here
         self._tasks: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
@@ -116,7 +117,7 @@ class SqlLedger(Ledger):
 
     def __init__(self, url: str, *, seconds: float = EXPIRY_SECONDS, memory: MemoryLedger | None = None) -> None:
         self._tables = Tables(url, seconds=seconds)
-        self._complain = self._tables.complain
+        self._complain = self._tables.database.complain
         self._memory = memory or MemoryLedger(seconds=seconds)
         self._closed = False
         self._start()
@@ -267,16 +268,7 @@ class SqlLedger(Ledger):
             # others from it after the file's mode was changed.
             self._asker.session.close(0.0)
 
-    # --- forks: a thread is not copied and a connection must not be shared ---
-
-    def _before_fork(self) -> None:
-        for session in (self._asker.session, self._writer.session):
-            if session.busy.acquire(timeout=_FORK_SECONDS):
-                session.give_up()
-                _held.append(session)
-            else:
-                # Stuck, and copied as it stands. The copy must not be closed: that would end the parent's connection.
-                _left.append(session)
+    # --- forks: a thread is not copied; connections are looked after where they are made ---
 
     def _after_fork_in_child(self) -> None:
         self._memory.learn_all(self._writer.unsettled())
@@ -290,26 +282,9 @@ def _can_be_token(token: str) -> bool:
 
 _all: weakref.WeakSet[SqlLedger] = weakref.WeakSet()
 _forking = threading.Lock()
-_held: list[Session] = []
-_left: list[Session] = []
-
-
-def _before_fork() -> None:
-    _forking.acquire()
-    for ledger in list(_all):
-        ledger._before_fork()
-
-
-def _after_fork_in_parent() -> None:
-    while _held:
-        _held.pop().busy.release()
-    _left.clear()
-    _forking.release()
 
 
 def _after_fork_in_child() -> None:
-    while _held:
-        _held.pop().busy.release()
     for ledger in list(_all):
         ledger._after_fork_in_child()
     _forking.release()
@@ -321,4 +296,4 @@ def _at_exit() -> None:
         ledger.close()
 
 
-os.register_at_fork(before=_before_fork, after_in_parent=_after_fork_in_parent, after_in_child=_after_fork_in_child)
+os.register_at_fork(before=_forking.acquire, after_in_parent=_forking.release, after_in_child=_after_fork_in_child)

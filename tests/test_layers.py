@@ -35,9 +35,9 @@ FLOORS = {
         1: """
             checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
             passage walk pump
-            versions ledger memory_ledger singles ledger_session ledger_tables ledger_writer shared_ledger
+            versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database file_rows objects body_in sources.stored
+            database sessions file_tables file_database file_rows objects body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
@@ -92,7 +92,10 @@ NEIGHBOURS: dict[str, set[str]] = {
     "versions": {"ledger"},
     "job": {"admission", "prober"},
     "objects": {"checksums"},
-    "file_rows": {"database"},
+    "sessions": {"database"},
+    "file_tables": {"database"},
+    "file_database": {"database", "file_tables", "sessions"},
+    "file_rows": {"file_database", "file_tables"},
     "sources.stored": {"objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
@@ -104,9 +107,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "links": {"job"},
     "service": {"admission", "filestore", "job", "links"},
     "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
-    "ledger_tables": {"checksums", "ledger", "ledger_session"},
-    "ledger_writer": {"ledger", "ledger_session", "ledger_tables", "memory_ledger"},
-    "shared_ledger": {"ledger", "ledger_session", "ledger_tables", "ledger_writer", "memory_ledger"},
+    "ledger_tables": {"checksums", "database", "ledger", "sessions"},
+    "ledger_writer": {"database", "ledger", "ledger_tables", "memory_ledger", "sessions"},
+    "shared_ledger": {"database", "ledger", "ledger_tables", "ledger_writer", "memory_ledger", "sessions"},
     "sources.generated": {"checksums"},
     "sources.gzipped": {"checksums", "passing"},
     "sources.own": {"sources.file", "sources.generated"},
@@ -149,7 +152,7 @@ OWNERS = {
     "isal": ("checksums",),
     "zlib_ng": ("checksums",),
     "zstandard": ("checksums",),
-    "sqlalchemy": ("database", "ledger_tables", "file_rows"),
+    "sqlalchemy": ("database",),
     "uvicorn": ("server.",),
     "prometheus_client": ("server.",),
 }
