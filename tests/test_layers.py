@@ -37,14 +37,15 @@ FLOORS = {
             passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database sessions file_tables file_database file_rows objects body_in sources.stored
+            database sessions file_tables file_database file_rows
+            objects object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
         # The service.
         2: """
             admission service job links prober
-            filestore appender hashing sweeper single intake intake_form intake_tus file_service file_admission
+            filestore appender hashing sweeper single intake intake_form intake_tus tus file_service file_admission
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
@@ -63,6 +64,7 @@ WORDS = {"errors", "upload_errors", "model", "plan", "reply", "stored"}
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
+    "uploads": {"file_request", "semantics"},
     "contents": {"facts"},
     "members": {"columns", "contents"},
     "model": {"contents", "digests", "facts", "members"},
@@ -91,7 +93,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
-    "objects": {"checksums"},
+    "objects": {"object_errors", "object_folder"},
+    "object_folder": {"object_errors"},
     "sessions": {"database"},
     "file_tables": {"database"},
     "file_database": {"database", "file_tables", "sessions"},
@@ -99,10 +102,12 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.stored": {"objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
-    "intake": {"filestore"},
-    "intake_form": {"filestore", "intake"},
-    "intake_tus": {"filestore", "intake"},
-    "file_service": {"file_admission", "filestore", "intake", "intake_form", "intake_tus", "single"},
+    "file_admission": {"admission"},
+    "intake": {"admission", "filestore"},
+    "intake_form": {"admission", "appender", "filestore", "intake"},
+    "intake_tus": {"admission", "filestore", "intake"},
+    "tus": {"admission", "file_admission", "filestore", "intake", "intake_tus"},
+    "file_service": {"admission", "file_admission", "filestore", "intake", "intake_form", "single", "tus"},
     "memory_ledger": {"ledger", "singles"},
     "links": {"job"},
     "service": {"admission", "filestore", "job", "links"},

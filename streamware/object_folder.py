@@ -1,0 +1,166 @@
+"""A local folder that holds objects: how it is made, listed, cleaned up, and kept through a loss of power.
+
+The rule of this file: below the folder, an upload's objects lie in ``XX/ID/``, and everything else is passed over.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from urllib.parse import unquote, urlsplit
+
+from streamware.object_errors import mapped
+from streamware.upload_errors import StoreUnavailable
+
+__all__ = ["ObjectFolder"]
+
+_MARK = ".streamware"  # stands in the folder, so that a disk that is not mounted is not taken for an empty store
+_STAGED = re.compile(r"#\d+\Z")  # obstore's name of what is not whole yet: that of the object, and a number
+_TOP = re.compile(r"[0-9a-f]{2}\Z")
+_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+
+
+class ObjectFolder:
+    """A local folder of objects. What each method does is told in ``Objects``.
+
+    :param url: ``file:///DIR``; it is made, for its owner alone, if its parent is there.
+    :raises ValueError: it cannot be used; the text is for whoever runs the server.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        path = unquote(parts.path)
+        if parts.netloc not in ("", "localhost") or not path.startswith("/") or "\0" in path or parts.query:
+            raise ValueError("a folder's URL is file:///DIR, with an absolute path")
+        self.path = os.path.realpath(path)
+        try:
+            self._make()
+        except OSError as error:
+            raise ValueError(f"{path} cannot be used as a store: {error.strerror}") from error
+
+    def _make(self) -> None:
+        parent = os.path.dirname(self.path)
+        if not os.path.isdir(parent):
+            raise ValueError(f"a store cannot be made in {parent}: there is no such folder")
+        try:
+            os.mkdir(self.path, 0o700)
+        except FileExistsError:
+            pass  # as it is at every start but the first
+        mark = os.path.join(self.path, _MARK)
+        if not os.path.exists(mark):
+            with open(mark, "w", encoding="ascii") as file:
+                file.write("streamware keeps stored files here; without this file it takes the folder for another.\n")
+            _sync(mark, parent)
+        if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    def check(self) -> None:
+        if not os.path.exists(os.path.join(self.path, _MARK)):
+            raise StoreUnavailable(f"{self.path} holds no {_MARK} any more: is its disk mounted?")
+
+    def sync(self, key: str) -> None:
+        """Have an object, and its name in every folder on the way to it, survive a loss of power."""
+        with _errors("keeping"):
+            _sync(os.path.join(self.path, key), self.path)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        with _errors("deleting"):
+            for key in keys:
+                _unlink(os.path.join(self.path, key))
+        for home in {os.path.dirname(key) for key in keys}:
+            _remove_empty(os.path.join(self.path, home))
+
+    def keys_of(self, id: str) -> list[str]:
+        home = f"{id[:2]}/{id}"
+        with _errors("listing"):
+            try:
+                names = os.listdir(os.path.join(self.path, home))
+            except (FileNotFoundError, NotADirectoryError):
+                return []
+        return sorted(f"{home}/{name}" for name in names if not _STAGED.search(name))
+
+    def homes(self, older: float) -> Iterator[str]:
+        latest = time.time() - older
+        for home, entries in self._homes():
+            if any(not _STAGED.search(entry.name) for entry in entries) and _newest(entries) <= latest:
+                yield os.path.basename(home)
+
+    def clean(self, older: float) -> int:
+        latest, count = time.time() - older, 0
+        for home, entries in self._homes():
+            for entry in entries:
+                if _STAGED.search(entry.name) and _newest([entry]) <= latest:
+                    with _errors("cleaning up"):
+                        count += _unlink(entry.path)
+            _remove_empty(home)
+        return count
+
+    def _homes(self) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+        """The folders of uploads, and the files in each."""
+        with _errors("listing"):
+            tops = sorted(name for name in os.listdir(self.path) if _TOP.match(name))
+        for top in tops:
+            with _errors("listing"):
+                inside = sorted(os.listdir(os.path.join(self.path, top)))
+            for home in inside:
+                path = os.path.join(self.path, top, home)
+                with _errors("listing"):
+                    try:
+                        with os.scandir(path) as entries:
+                            found = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+                    except (FileNotFoundError, NotADirectoryError):
+                        continue
+                yield path, found
+
+
+def _sync(path: str, top: str) -> None:
+    """All folders each time, for nobody knows whether the process that made one of them has come to do so.
+
+    PERF: 0.6 ms, of which the folders are 0.2.
+    """
+    while True:
+        fd = os.open(path, _FLAGS)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        if path == top:
+            return
+        path = os.path.dirname(path)
+
+
+def _unlink(path: str) -> bool:
+    """Remove a file. Whether it was still there."""
+    try:
+        os.unlink(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def _newest(entries: Sequence[os.DirEntry[str]]) -> float:
+    """When the last of some files was modified; just now, where one is gone meanwhile."""
+    try:
+        return max(entry.stat(follow_symlinks=False).st_mtime for entry in entries)
+    except FileNotFoundError:
+        return time.time()
+
+
+def _remove_empty(home: str) -> None:
+    """Remove an upload's folder if nothing is in it; obstore makes it anew where somebody is about to write there."""
+    try:
+        os.rmdir(home)
+    except OSError:  # not empty, or gone, and either is fine
+        pass
+
+
+@contextmanager
+def _errors(doing: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise mapped(error, doing) from error
