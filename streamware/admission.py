@@ -1,28 +1,38 @@
-"""Who may begin a download now: how many bundles are being sent, in all and to each client.
+"""Who may begin now: how many bundles are being sent, in all and to each client; and places to count anything by.
 
 The rule of this file: it never waits. Whoever comes when all places are taken is told so at once, and a place that was
-given is given back once, whatever became of the download.
+given is given back once, whatever became of what it was taken for.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from types import TracebackType
 
-from streamware.errors import Overloaded, TooManyDownloads
+from streamware.errors import Overloaded, RequestError, TooManyDownloads
 from streamware.policy import Policy
 
-__all__ = ["Admission", "Ticket"]
+__all__ = ["Admission", "Places", "Ticket"]
 
 
-class Admission:
-    """Counts the bundles that are being sent by this process; from any thread, the event loop's included."""
+class Places:
+    """Counts what goes on in this process at once, in all and for each client; from any thread, event loops included.
 
-    def __init__(self, policy: Policy) -> None:
-        self._most = policy.max_bundles
-        self._most_each = policy.max_bundles_per_client
-        self._retry_seconds = policy.overload_retry_seconds
+    :param most: at once.
+    :param most_each: of one client; None: no limit but the other.
+    :param too_many: makes the error for one client that has as many as one may have.
+    :param retry_seconds: what the error for all says of when to come again.
+    """
+
+    def __init__(
+        self, most: int, most_each: int | None, too_many: Callable[[], RequestError], retry_seconds: int
+    ) -> None:
+        self._most = most
+        self._most_each = most_each
+        self._too_many = too_many
+        self._retry_seconds = retry_seconds
         self._lock = threading.Lock()
         self._clients: dict[str, int] = {}  # those that have a place, "" for nobody in particular
         self._taken = 0
@@ -41,17 +51,14 @@ class Admission:
         """Take a place; whoever gets the ticket releases it.
 
         :param client: who asks; an empty text is nobody in particular, and bounded by the sum alone.
-        :raises TooManyDownloads: this client has as many as one may have.
+        :raises RequestError: this client has as many as one may have.
         :raises Overloaded: all places are taken.
         """
         with self._lock:
             self._collect()
             own = self._clients.get(client, 0)
             if client and self._most_each is not None and own >= self._most_each:
-                raise TooManyDownloads(
-                    f"A client may have {self._most_each} downloads at a time on this server.",
-                    retry_after=self._retry_seconds,
-                )
+                raise self._too_many()
             if self._taken >= self._most:
                 raise Overloaded(retry_after=self._retry_seconds)
             ticket = Ticket(client, self._returned)
@@ -68,6 +75,15 @@ class Admission:
                 self._clients[client] = left
             else:
                 del self._clients[client]
+
+
+class Admission(Places):
+    """The bundles that are being sent by this process: one more of a client raises TooManyDownloads."""
+
+    def __init__(self, policy: Policy) -> None:
+        each, seconds = policy.max_bundles_per_client, policy.overload_retry_seconds
+        told = f"A client may have {each} downloads at a time on this server."
+        super().__init__(policy.max_bundles, each, lambda: TooManyDownloads(told, retry_after=seconds), seconds)
 
 
 class Ticket:

@@ -27,7 +27,7 @@ __all__ = [
     "is_strong",
     "parse_content_range",
     "parse_http_date",
-    "parse_length",
+    *("parse_length", "shortened"),
 ]
 
 
@@ -329,7 +329,7 @@ def content_disposition(filename: str, *, inline: bool = False) -> str:
 
     :param inline: a browser may show it instead.
     """
-    name = _shortened(_leaf(_UNSAFE.sub("_", filename)))
+    name = shortened(_leaf(_UNSAFE.sub("_", filename)), _MAX_FILENAME_BYTES)
     ascii_only = "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c))
     fallback = _leaf(_UNSAFE_FALLBACK.sub("_", ascii_only))
     kind = "inline" if inline else "attachment"
@@ -341,10 +341,10 @@ def _leaf(name: str) -> str:
     return name if name.strip(" .") else "download"
 
 
-def _shortened(name: str) -> str:
+def shortened(name: str, most: int) -> str:
     """At most so many bytes of UTF-8, cut between characters and before the extension."""
-    if len(name.encode()) <= _MAX_FILENAME_BYTES:
+    if len(name.encode()) <= most:
         return name
     _, dot, extension = name[-16:].partition(".")
-    ending = (dot + extension).encode()
-    return name.encode()[: _MAX_FILENAME_BYTES - len(ending)].decode(errors="ignore") + ending.decode()
+    ending = (dot + extension).encode() if most > 64 else b""  # of 16 characters
+    return name.encode()[: most - len(ending)].decode(errors="ignore") + ending.decode()

@@ -14,6 +14,7 @@ __all__ = [
     "FileForbidden",
     "FileUnknown",
     "LengthRequired",
+    "MethodNotAllowed",
     "OffsetMismatch",
     "QuotaExceeded",
     "StoreError",
@@ -24,6 +25,7 @@ __all__ = [
     "Unauthorized",
     "UnsupportedUpload",
     "UploadBroken",
+    "UploadChecksumMismatch",
     "UploadDigestMismatch",
     "UploadError",
     "UploadExpired",
@@ -66,6 +68,14 @@ class UploadTooSlow(UploadError):
     status = 408
     kind = "upload-too-slow"
     title = "The upload came too slowly."
+
+
+class MethodNotAllowed(UploadError):
+    """``headers`` hold the Allow of RFC 9110 section 10.2.1."""
+
+    status = 405
+    kind = "method-not-allowed"
+    title = "This cannot be done here."
 
 
 class LengthRequired(UploadError):
@@ -118,10 +128,16 @@ class UploadExpired(UploadError):
 
 
 class UploadDigestMismatch(UploadError):
-    """The bytes are not those that a digest was sent of; for tus the status is 460."""
+    """The bytes are not those that a digest was sent of."""
 
     kind = "digest-mismatch"
     title = "What came is not what its checksum was made of."
+
+
+class UploadChecksumMismatch(UploadDigestMismatch):
+    """The same of an Upload-Checksum: tus 1.0.0 has a status of its own for it."""
+
+    status = 460
 
 
 class Unauthorized(UploadError):

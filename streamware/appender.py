@@ -1,0 +1,208 @@
+"""One writer on one upload: bytes into parts, parts into the object store, and then a row that says so.
+
+The rule of this file: bytes first, row last. A part is durable before the row counts it, the row moves on only from
+where this writer knows it to be, and what no row counts is taken back or left to the sweeper, never shown.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from streamware.checksums import combine, crc32
+from streamware.errors import StreamwareError
+from streamware.file_rows import FileRows
+from streamware.hashing import Hashes
+from streamware.objects import Objects, ObjectWriter
+from streamware.policy import Policy
+from streamware.stored import Part, Upload
+from streamware.upload_errors import OffsetMismatch, UploadLocked, UploadTooLarge
+
+__all__ = ["Appender"]
+
+_log = logging.getLogger("streamware")
+
+
+class Appender:
+    """Adds to an upload. Made by ``FileStore.append``; whoever made it ends it, with ``keep`` at last or ``drop``.
+
+    Used by one thread, but for ``surrender`` and ``settle``, by which a later request reaches it.
+
+    :param upload: as its row is.
+    :param atomic: nothing is kept before ``keep`` is called.
+    :param ended: called once, when it has ended.
+    """
+
+    def __init__(
+        self,
+        upload: Upload,
+        *,
+        rows: FileRows,
+        objects: Objects,
+        hashes: Hashes,
+        policy: Policy,
+        atomic: bool,
+        ended: Callable[[Appender], None],
+    ) -> None:
+        self.upload = upload
+        self.received = upload.offset
+        self._rows = rows
+        self._objects = objects
+        self._hashes = hashes
+        self._policy = policy
+        self._atomic = atomic
+        self._tell_end = ended
+        self._most = policy.max_upload_bytes if upload.length is None else upload.length
+        self._sha = hashes.take(upload.id, upload.offset)
+        self._kept_sha = None if self._sha is None else self._sha.copy()
+        self._parts: list[Part] = []  # durable, and not counted by the row yet
+        self._writer: ObjectWriter | None = None  # of the part that is being written
+        self._key = ""
+        self._crc = 0
+        self._begun = 0.0  # when that part was begun
+        self._touched = time.monotonic()
+        self._over: StreamwareError | None = None  # what a later call is told
+        self._lock = threading.Lock()
+
+    def write(self, piece: bytes | memoryview) -> None:
+        """Take the next bytes. Blocks while they are written.
+
+        :raises UploadTooLarge: they go past the upload's length, or what one may have; none of them is taken.
+        :raises UploadLocked: a later request has taken over.
+        :raises OffsetMismatch: somebody else, of another process, has added to the upload meanwhile.
+        :raises StoreFull, StoreUnavailable, StoreFailed: they cannot be kept; it is then to be dropped.
+        :raises QuotaExceeded: there is no room for them.
+        """
+        with self._lock:
+            self._check()
+            if self.received + len(piece) > self._most:
+                raise UploadTooLarge(
+                    f"This server takes files of at most {self._most} bytes."
+                    if self.upload.length is None
+                    else f"More bytes came than the {self._most} that were announced."
+                )
+            if not piece:
+                return
+            if self._writer is None:
+                self._key = f"{self.upload.id[:2]}/{self.upload.id}/{self.received:016x}-{secrets.token_hex(4)}"
+                self._writer = self._objects.writer(self._key)
+                self._crc, self._begun = 0, time.monotonic()
+            self._writer.write(piece)
+            self._crc = crc32(piece, self._crc)
+            if self._sha is not None:
+                self._sha.update(piece)
+            self.received += len(piece)
+            old = time.monotonic() - self._begun > self._policy.upload_part_seconds
+            if old or self.received - self._from >= self._policy.upload_part_bytes:
+                self._cut()
+
+    def keep(self) -> Upload:
+        """Make everything durable that was written, have the row say so, and end.
+
+        :raises OffsetMismatch: somebody else was quicker, or the upload is gone; only what was kept before is kept.
+        :raises UploadLocked: a later request has taken over; what had been written by then is kept.
+        :raises StoreFull, StoreUnavailable, StoreFailed, QuotaExceeded: it cannot be kept; it is then to be dropped.
+        """
+        with self._lock:
+            self._check()
+            self._close_part()
+            self._count()
+            self._end(UploadLocked("The request has ended."))
+            return self.upload
+
+    def drop(self) -> None:
+        """Give up what is not kept, and end. Idempotent, and raises nothing: what stays behind is for the sweeper."""
+        with self._lock:
+            self._drop(UploadLocked("The request has ended."))
+
+    def settle(self) -> None:
+        """From another thread: keep what has been written so far, unless it is to be kept whole or not at all.
+
+        A failure is the writer's own to be told of, by its next call.
+        """
+        with self._lock:
+            if self._over is None and not self._atomic:
+                self._settle()
+
+    def surrender(self) -> None:
+        """From another thread: keep what has been written so far, and end: a later request takes over."""
+        with self._lock:
+            if self._over is None and not self._atomic:
+                self._settle()
+            self._drop(UploadLocked())
+
+    # --- with the lock held ---
+
+    @property
+    def _from(self) -> int:
+        """Where the part that is being written begins."""
+        return self._parts[-1].offset + self._parts[-1].length if self._parts else self.upload.offset
+
+    def _check(self) -> None:
+        if self._over is not None:
+            raise self._over
+
+    def _settle(self) -> None:
+        try:
+            self._close_part()
+            self._count()
+        except StreamwareError as error:
+            _log.info("upload %s: what has come could not be kept: %s", self.upload.id, error)
+            self._drop(error)
+
+    def _cut(self) -> None:
+        self._close_part()
+        if not self._atomic:
+            self._count()
+        else:  # as long as its bytes come, the sweeper is to spare it
+            self._rows.touch(self.upload.id, self._expires())
+
+    def _close_part(self) -> None:
+        writer = self._writer
+        if writer is None:
+            return
+        begin = self._from
+        writer.close()
+        self._writer = None
+        self._parts.append(Part(begin, self.received - begin, self._key, self._crc))
+
+    def _count(self) -> None:
+        """Have the row count the parts that are durable."""
+        if not self._parts:
+            return
+        upload, crc = self.upload, self.upload.crc32
+        for part in self._parts:
+            crc = combine(crc, part.crc32, part.length)
+        expires = self._expires()
+        most = self._policy.max_bytes_per_identity
+        if not self._rows.append(upload.id, upload.offset, self._parts, crc32=crc, expires=expires, max_bytes=most):
+            raise OffsetMismatch("Something else was added to this upload meanwhile, or it was ended.")
+        self._parts.clear()
+        self.upload = replace(upload, offset=self.received, crc32=crc, expires=expires)
+        self._kept_sha = None if self._sha is None else self._sha.copy()
+
+    def _expires(self) -> int:
+        return int(time.time() + self._policy.upload_seconds)
+
+    def _drop(self, why: StreamwareError) -> None:
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
+        try:
+            if self._parts:
+                self._objects.delete([part.key for part in self._parts])
+        except StreamwareError as error:
+            _log.info("upload %s: %d parts are left to the sweeper: %s", self.upload.id, len(self._parts), error)
+        self._parts.clear()
+        self.received = self.upload.offset
+        self._end(why)
+
+    def _end(self, why: StreamwareError) -> None:
+        if self._over is None:
+            self._over = why
+            self._hashes.keep(self.upload.id, self.upload.offset, self._kept_sha)
+            self._tell_end(self)

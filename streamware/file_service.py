@@ -1,0 +1,248 @@
+"""The file service: one function from a request to an answer, or to what takes the request's body.
+
+The rule of this file: every way in ends in ``FileService.ask``. All that can be refused is refused before a byte of the
+body is read, in this order: framing, method, authorization, places and rates, size, type, offset, quota.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from urllib.parse import parse_qsl, quote
+
+from streamware.admission import Ticket
+from streamware.errors import StreamwareError
+from streamware.file_admission import Caller, FileAdmission
+from streamware.file_request import FileRequest
+from streamware.filestore import FileStore
+from streamware.intake import Digests, Intake, Problem, RawIntake, json_reply
+from streamware.intake_form import FormIntake
+from streamware.reply import Reply
+from streamware.stored import StoredFile, is_file_id
+from streamware.tus import Tus, speaks_tus
+from streamware.upload_errors import (
+    DeleteForbidden,
+    FileUnknown,
+    MethodNotAllowed,
+    UploadInvalid,
+    UploadTooLarge,
+)
+from streamware.uploads import (
+    TUS_TYPE,
+    TUS_VERSION,
+    announced_digests,
+    announced_type,
+    body_length,
+    boundary_of,
+    check_version,
+    essence,
+    number,
+    refuse_coded,
+    upload_name,
+)
+
+__all__ = ["FileService"]
+
+_LISTED = 100  # files on a page, where the request does not say
+_MULTIPART = "multipart/form-data"
+# By whether it is of one file, and whether nothing but tus is spoken.
+_METHODS = {
+    (False, False): ("GET", "HEAD", "OPTIONS", "POST"),
+    (True, False): ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH"),
+    (False, True): ("OPTIONS", "POST"),
+    (True, True): ("DELETE", "HEAD", "OPTIONS", "PATCH"),
+}
+# RFC 9110 section 9.2.1: a method that clients take for a safe one is never turned into another.
+_OVERRIDES = ("PATCH", "DELETE")
+
+
+class FileService:
+    """Answers requests for files. One per application, used from any thread.
+
+    :param problem: makes the answer of an error (``Archiver.problem``).
+    :param tus_only: it takes uploads by tus and does nothing else: no download, no listing, no plain upload.
+    """
+
+    def __init__(self, store: FileStore, problem: Problem, *, tus_only: bool = False) -> None:
+        self.admission = FileAdmission(store.policy)
+        self._store = store
+        self._policy = store.policy
+        self._problem = problem
+        self._tus_only = tus_only
+        self._tus = Tus(store, self._tus_problem)
+
+    def ask(self, request: FileRequest) -> Reply | Intake:
+        """Answer a request. Blocks on the database. Raises no StreamwareError.
+
+        An Intake takes the body, and its ``finish`` or ``fail`` is the answer. A Reply to a request that has a body
+        means that nothing of it is to be read. The caller iterates the reply's body (not for a HEAD) and closes it.
+        """
+        request = _overridden(request)
+        tus = self._tus_only or speaks_tus(request)
+        try:
+            answer = self._ask(request, tus)
+        except StreamwareError as error:
+            answer = self._problem(error)
+        return _as_tus(answer) if tus and isinstance(answer, Reply) else answer
+
+    def _tus_problem(self, error: StreamwareError) -> Reply:
+        return _as_tus(self._problem(error))
+
+    def _ask(self, request: FileRequest, tus: bool) -> Reply | Intake:
+        body_length(request, wanted=False)
+        methods = _METHODS[request.id is not None, self._tus_only]
+        if request.method not in methods:
+            raise MethodNotAllowed(headers=(("Allow", ", ".join(methods)),))
+        if request.method == "OPTIONS":
+            return Reply(204, (("Allow", ", ".join(methods)), *self._tus.abilities()))
+        if request.id is None:
+            return self._upload(request, tus) if request.method == "POST" else self._list(request)
+        if request.method == "PATCH" or (tus and request.method == "HEAD"):
+            return self._go_on(request, request.id)
+        if request.method == "DELETE":
+            return self._delete(request, request.id, tus)
+        return self._download(request, request.id)
+
+    # --- in ---
+
+    def _upload(self, request: FileRequest, tus: bool) -> Reply | Intake:
+        caller = self.admission.authorize("upload", request)
+        if tus:
+            check_version(request)
+        brings = not tus or essence(request.header("content-type")) == TUS_TYPE
+        length = body_length(request, wanted=brings)
+        return self._placed(
+            caller,
+            lambda ticket: (
+                self._tus.create(request, caller, ticket, length)
+                if tus
+                else self._take(request, caller, ticket, length)
+            ),
+            begins=True,
+        )
+
+    def _placed(self, caller: Caller, answer: Callable[[Ticket], Reply | Intake], *, begins: bool) -> Reply | Intake:
+        """Answer with a place taken, which an Intake keeps to its end."""
+        ticket = self.admission.enter(caller, begins=begins)
+        found: Reply | Intake | None = None
+        try:
+            found = answer(ticket)
+            return found
+        finally:
+            if found is None or isinstance(found, Reply):
+                ticket.release()
+
+    def _take(self, request: FileRequest, caller: Caller, ticket: Ticket, length: int | None) -> Intake:
+        """A body that is one file, or a form with any number of them."""
+        form = essence(request.header("content-type")) == _MULTIPART
+        most = self._policy.max_upload_bytes * (self._policy.max_form_parts if form else 1)
+        if length is not None and length > most:
+            raise UploadTooLarge(f"This server takes files of at most {self._policy.max_upload_bytes} bytes.")
+        refuse_coded(request)
+        digests = Digests(announced_digests(request, "repr-digest", "content-digest"))
+        if form:
+            return FormIntake(
+                self._store,
+                self._problem,
+                ticket,
+                boundary=boundary_of(request.header("content-type") or ""),
+                owner=caller.owner,
+                digests=digests,
+                created=lambda files, fields: _form_created(request, files, fields),
+            )
+        upload = self._store.begin(
+            upload_name(request, self._policy.max_name_bytes),
+            announced_type(request.header("content-type")),
+            length=length,
+            owner=caller.owner,
+        )
+        try:
+            return RawIntake(
+                self._store,
+                upload,
+                self._problem,
+                ticket,
+                digests=digests,
+                created=lambda file: _created(request, file),
+            )
+        except BaseException:
+            self._store.give_up(upload.id)
+            raise
+
+    def _go_on(self, request: FileRequest, id: str) -> Reply | Intake:
+        """HEAD and PATCH of tus."""
+        caller = self.admission.authorize("upload", request)
+        check_version(request)
+        if request.method == "HEAD":
+            return self._tus.head(_checked_id(id), caller)
+        length = body_length(request)
+        return self._placed(
+            caller, lambda ticket: self._tus.patch(_checked_id(id), request, caller, ticket, length), begins=False
+        )
+
+    # --- out ---
+
+    def _download(self, request: FileRequest, id: str) -> Reply:
+        self.admission.authorize("download", request)
+        file = self._store.file(_checked_id(id))
+        raise NotImplementedError(file)
+
+    def _list(self, request: FileRequest) -> Reply:
+        self.admission.authorize("list", request)
+        asked = dict(parse_qsl(request.query, max_num_fields=16))
+        most = self._policy.max_listed_files
+        limit = min(number("limit", asked["limit"]) if "limit" in asked else _LISTED, most)
+        if not limit:
+            raise UploadInvalid("limit must be at least 1.")
+        try:
+            files, after = self._store.listed(limit=limit, after=asked.get("after"))
+        except ValueError as error:
+            raise UploadInvalid("after must be what a page before has given.") from error
+        following = None if after is None else f"{request.base}?limit={limit}&after={quote(after, safe='')}"
+        return json_reply(200, {"files": [_document(request, file) for file in files], "next": following})
+
+    def _delete(self, request: FileRequest, id: str, tus: bool) -> Reply:
+        """A file's end, if files may be deleted; to a client of tus, that of an unfinished upload of its own too."""
+        if tus:
+            caller = self.admission.authorize("upload", request)
+            check_version(request)
+            if self._tus.end(_checked_id(id), caller):
+                return Reply(204)
+        self.admission.authorize("delete", request)
+        _checked_id(id)
+        if not self._policy.allow_delete:
+            raise DeleteForbidden()
+        self._store.file(id)  # and no upload, which only tus knows of
+        self._store.end(id)
+        return Reply(204)
+
+
+def _overridden(request: FileRequest) -> FileRequest:
+    """The request as it is meant, where something on its way lets only GET and POST pass (tus 1.0.0)."""
+    said = (request.header("x-http-method-override") or "").upper()
+    return replace(request, method=said) if request.method == "POST" and said in _OVERRIDES else request
+
+
+def _checked_id(id: str) -> str:
+    """:raises FileUnknown: it is no id; then nobody is asked of it."""
+    if not is_file_id(id):
+        raise FileUnknown("not an id")
+    return id
+
+
+def _as_tus(reply: Reply) -> Reply:
+    if reply.header("tus-resumable") is not None:
+        return reply
+    return replace(reply, headers=(("Tus-Resumable", TUS_VERSION), *reply.headers))
+
+
+def _document(request: FileRequest, file: StoredFile) -> dict[str, object]:
+    return file.document(f"{request.base}/{file.id}")
+
+
+def _created(request: FileRequest, file: StoredFile) -> Reply:
+    return json_reply(201, _document(request, file), (("Location", f"{request.base}/{file.id}"),))
+
+
+def _form_created(request: FileRequest, files: list[StoredFile], fields: dict[str, str | list[str]]) -> Reply:
+    return json_reply(201, {"files": [_document(request, file) for file in files], "fields": fields})

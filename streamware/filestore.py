@@ -1,0 +1,375 @@
+"""Stored files: their bytes as parts in an object store, their rows in a database, and the order between the two.
+
+The rule of this file: bytes durable first and the row last; to delete, the row first and the bytes after. So whatever
+moment a process dies in, a file is whole and listed, or absent, or an unfinished upload with a true offset.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import islice
+
+from streamware.appender import Appender
+from streamware.checksums import combine
+from streamware.errors import StreamwareError
+from streamware.file_rows import FileRows
+from streamware.hashing import Hasher, Hashes
+from streamware.model import Source
+from streamware.objects import Objects
+from streamware.policy import Policy
+from streamware.sources.stored import StoredSource
+from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
+from streamware.sweeper import Sweeper, Swept
+from streamware.upload_errors import FileUnknown, OffsetMismatch, UploadExpired
+
+__all__ = ["FileStore"]
+
+_log = logging.getLogger("streamware")
+
+_CHUNK = 1024 * 1024  # read at a time for a SHA-256
+_TOGETHER = 200  # files or objects that are looked at in one go
+_LEASE_SECONDS = 900.0  # a replica that died while it swept holds up the others no longer
+_STRAY_SECONDS = 24 * 3600.0  # an object that no row knows of may belong to a request that still runs
+_READ_SECONDS = 3600.0  # for downloads that began before the file was deleted, where they cannot be seen
+
+
+class FileStore:
+    """Keeps files of any size and gives them out again. One per application, used from any thread.
+
+    :param url: where the bytes lie: ``file:///DIRECTORY``, ``s3://BUCKET/PREFIX``, ``gs://...`` or ``az://...``.
+    :param database: where the rows are: ``sqlite:///PATH`` or ``postgresql+psycopg://USER:PASSWORD@HOST/NAME``.
+        Replicas share both.
+    :param policy: limits; the defaults if None.
+    :param options: settings of the object store by name (endpoint, keys); what is not given comes from the environment.
+    :raises ValueError: a URL or an option cannot be used, or a package is missing.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        database: str,
+        *,
+        policy: Policy | None = None,
+        options: Mapping[str, str] | None = None,
+    ) -> None:
+        self.policy = policy or Policy()
+        self.objects = Objects(url, options)
+        self.rows = FileRows(database)
+        self._hashes = Hashes()
+        self._hasher = Hasher(self._pieces, self.rows.set_sha256)
+        self._active: dict[str, Appender] = {}  # the one of this process that adds to an upload
+        self._lock = threading.Lock()
+        self._sweeper: Sweeper | None = None
+
+    def start(self) -> None:
+        """Sweep from now on, on a thread: at once, and then every ``policy.sweep_seconds``. ``close()`` ends it."""
+        if self._sweeper is None:
+            self._sweeper = Sweeper(self.sweep, self.policy.sweep_seconds)
+
+    def close(self) -> None:
+        """End the threads and let go of the database. Requests that still run may fail."""
+        if self._sweeper is not None:
+            self._sweeper.close()
+        self._hasher.close()
+        self.rows.close()
+
+    # --- in ---
+
+    def begin(
+        self,
+        name: str,
+        media_type: str,
+        *,
+        length: int | None = None,
+        kind: UploadKind = "raw",
+        owner: str = "",
+        metadata: str = "",
+        concat: str = "",
+    ) -> Upload:
+        """Begin an upload, of ``length`` bytes or of as many as will come.
+
+        :raises QuotaExceeded: its owner has too many files, or would have too many bytes.
+        :raises StoreUnavailable: the database does not answer.
+        """
+        now = int(time.time())
+        upload = Upload(
+            str(uuid.uuid4()),
+            name,
+            media_type,
+            length,
+            created=now,
+            expires=now + int(self.policy.upload_seconds),
+            kind=kind,
+            owner=owner,
+            metadata=metadata,
+            concat=concat,
+        )
+        most = self.policy.max_files_per_identity, self.policy.max_bytes_per_identity
+        self.rows.create(upload, max_files=most[0], max_bytes=most[1])
+        return upload
+
+    def upload(self, id: str) -> Upload:
+        """An unfinished upload as it stands, with all that a request of this process has received for it until now.
+
+        :raises FileUnknown: there is none.
+        :raises UploadExpired: it has expired.
+        """
+        if not is_file_id(id):
+            raise FileUnknown("not an id")
+        with self._lock:
+            active = self._active.get(id)
+        if active is not None:
+            active.settle()
+        upload = self.rows.upload(id)
+        if upload is None:
+            raise FileUnknown(f"no upload {id}")
+        if upload.expires <= time.time():
+            raise UploadExpired()
+        return upload
+
+    def append(self, upload: Upload, *, atomic: bool = False) -> Appender:
+        """Add to an upload, from where it stands. Whoever calls it ends what it returns.
+
+        An earlier request of this process that is still adding to it ends: its client has come back.
+
+        :param atomic: keep nothing before ``keep()`` is called.
+        :raises OffsetMismatch: it does not stand at ``upload.offset``.
+        """
+        with self._lock:
+            before = self._active.pop(upload.id, None)
+        if before is not None:
+            before.surrender()
+            found = self.rows.upload(upload.id)
+            if found is None or found.offset != upload.offset:
+                raise OffsetMismatch("More has come for this upload meanwhile.")
+        appender = Appender(
+            upload,
+            rows=self.rows,
+            objects=self.objects,
+            hashes=self._hashes,
+            policy=self.policy,
+            atomic=atomic,
+            ended=self._ended,
+        )
+        with self._lock:
+            self._active[upload.id] = appender
+        return appender
+
+    def _ended(self, appender: Appender) -> None:
+        with self._lock:
+            if self._active.get(appender.upload.id) is appender:
+                del self._active[appender.upload.id]
+
+    def set_length(self, upload: Upload, length: int) -> Upload:
+        """Say how long an upload will be whose length was not known.
+
+        :raises OffsetMismatch: another length has been said, or it is gone.
+        """
+        if not self.rows.set_length(upload.id, length):
+            raise OffsetMismatch("Another length has been announced for this upload, or it was ended.")
+        return replace(upload, length=length)
+
+    def finish(self, upload: Upload) -> StoredFile:
+        """Make a file of an upload all of whose bytes are kept.
+
+        Its SHA-256 is known at once if this process saw all of them; else it is None until the file has been read.
+
+        :raises OffsetMismatch: it has changed meanwhile, or is gone.
+        """
+        state = self._hashes.take(upload.id, upload.offset)
+        file = self._file_of(upload, None if state is None else state.digest())
+        if not self.rows.finish(file):
+            raise OffsetMismatch("The upload has changed meanwhile, or was ended.")
+        if file.sha256 is None:
+            self._hasher.want(file.id)
+        return file
+
+    def _file_of(self, upload: Upload, sha256: bytes | None) -> StoredFile:
+        now = int(time.time())
+        seconds = self.policy.file_seconds
+        return StoredFile(
+            upload.id,
+            upload.name,
+            upload.media_type,
+            upload.offset,
+            upload.crc32,
+            sha256,
+            created=now,
+            expires=None if seconds is None else now + int(seconds),
+            owner=upload.owner,
+            metadata=upload.metadata,
+            concat=upload.concat,
+        )
+
+    def join(
+        self,
+        ids: Sequence[str],
+        name: str,
+        media_type: str,
+        *,
+        owner: str = "",
+        metadata: str = "",
+        concat: str = "",
+    ) -> StoredFile:
+        """One file of several uploads of the kind "partial", in order; they are used up. No byte is copied or read,
+        but afterwards, for its SHA-256.
+
+        :raises FileUnknown, UploadExpired: one is not there.
+        :raises OffsetMismatch: one is not whole, or no part of such a file.
+        """
+        pieces = [self.upload(each) for each in ids]
+        if len(set(ids)) != len(ids) or any(piece.kind != "partial" or piece.owner != owner for piece in pieces):
+            raise OffsetMismatch("A file is joined of different uploads that were begun as partial ones.")
+        if any(piece.offset != piece.length for piece in pieces):
+            raise OffsetMismatch("A partial upload is not finished.")
+        size = crc = 0
+        for piece in pieces:
+            size, crc = size + piece.offset, combine(crc, piece.crc32, piece.offset)
+        now = int(time.time())
+        whole = Upload(str(uuid.uuid4()), name, media_type, size, now, now, offset=size, crc32=crc, owner=owner)
+        file = self._file_of(replace(whole, metadata=metadata, concat=concat), None)
+        if not self.rows.join(file, ids):
+            raise OffsetMismatch("A partial upload has changed meanwhile, or was ended.")
+        self._hasher.want(file.id)
+        return file
+
+    def add(
+        self,
+        name: str,
+        pieces: Iterable[bytes],
+        *,
+        media_type: str = "application/octet-stream",
+        owner: str = "",
+    ) -> StoredFile:
+        """Store a file of the program's own. Nothing stays if it, or ``pieces``, fails."""
+        upload = self.begin(name, media_type, owner=owner)
+        try:
+            appender = self.append(upload)
+            try:
+                for piece in pieces:
+                    appender.write(piece)
+                return self.finish(appender.keep())
+            finally:
+                appender.drop()
+        except BaseException:
+            self.give_up(upload.id)
+            raise
+
+    def end(self, id: str) -> None:
+        """Delete a file or an unfinished upload. Nobody sees it any more; its bytes go when nobody reads them.
+
+        :raises FileUnknown: there is none.
+        """
+        if not is_file_id(id) or not self.rows.doom(id, until=int(time.time() + self._read_seconds)):
+            raise FileUnknown(f"no file or upload {id}")
+        with self._lock:
+            active = self._active.pop(id, None)
+        if active is not None:
+            active.drop()
+        self._hashes.forget(id)
+        if self.objects.folder is not None:
+            try:
+                self._bury(id)
+            except StreamwareError as error:
+                _log.info("the bytes of %s are left to the sweeper: %s", id, error)
+
+    def give_up(self, id: str) -> None:
+        """End an upload that has failed, for whatever reason: the reason is what is to be told, not this."""
+        try:
+            self.end(id)
+        except StreamwareError as error:
+            _log.info("upload %s is left to the sweeper: %s", id, error)
+
+    # --- out ---
+
+    def file(self, id: str) -> StoredFile:
+        """A file that is whole.
+
+        :raises FileUnknown: there is none.
+        """
+        file = self.rows.file(id) if is_file_id(id) else None
+        if file is None or (file.expires is not None and file.expires <= time.time()):
+            raise FileUnknown(f"no file {id}")
+        return file
+
+    def files(self, ids: Sequence[str]) -> dict[str, StoredFile]:
+        """Those of some files that are there, by id."""
+        now = time.time()
+        found = self.rows.files([each for each in ids if is_file_id(each)])
+        return {key: file for key, file in found.items() if file.expires is None or file.expires > now}
+
+    def listed(self, *, limit: int, after: str | None = None) -> tuple[list[StoredFile], str | None]:
+        """A page of the files, newest first, and what to give for ``after`` to get the next; None behind the last.
+
+        :raises ValueError: ``after`` is nothing that a page before has given.
+        """
+        return self.rows.listed(limit=limit, after=after)
+
+    def source(self, id: str, file: StoredFile | None = None) -> Source:
+        """What reads a stored file. Asks nobody yet.
+
+        :param file: the file, where it is known already.
+        """
+        return StoredSource(self, id, file, chunk_bytes=self.policy.chunk_bytes)
+
+    def parts(self, id: str) -> list[Part]:
+        """The parts of a file that is whole, in order."""
+        return self.rows.parts(id)
+
+    def _pieces(self, id: str) -> Iterator[bytes]:
+        file = self.file(id)
+        chunks = StoredSource(self, id, file, chunk_bytes=_CHUNK).open(0, file.size)
+        try:
+            yield from chunks
+        finally:
+            chunks.close()
+
+    # --- what is left over ---
+
+    @property
+    def _read_seconds(self) -> float:
+        """How long the bytes of a deleted file stay for whoever reads them; of a local one it is seen when they end."""
+        return _READ_SECONDS if self.objects.folder is None else 0.0
+
+    def sweep(self) -> Swept:
+        """Delete the bytes of what was deleted or has expired, and objects that no row knows of; have missing SHA-256
+        taken. One replica at a time does it.
+
+        :raises StreamwareError: the database or the object store fails.
+        """
+        if not self.rows.claim("sweep", _LEASE_SECONDS, time.time()):
+            return Swept(ours=False)
+        files, waiting = 0, set[str]()
+        while batch := set(self.rows.doomed(int(time.time()), _TOGETHER + len(waiting))) - waiting:
+            for each in batch:
+                if self._bury(each):
+                    files += 1
+                else:
+                    waiting.add(each)
+            self.rows.claim("sweep", _LEASE_SECONDS, time.time())  # it is still ours, and for as long again
+        strays, old = 0, self.objects.old_keys(_STRAY_SECONDS)
+        while keys := list(islice(old, _TOGETHER)):
+            unknown = self.rows.strays(keys)
+            if unknown:
+                self.objects.delete(unknown)
+                strays += len(unknown)
+            self.rows.claim("sweep", _LEASE_SECONDS, time.time())
+        drafts = self.objects.clean(_STRAY_SECONDS)
+        unhashed = self.rows.unhashed(_TOGETHER)
+        for file in unhashed:
+            self._hasher.want(file.id)
+        return Swept(files, len(waiting), strays, drafts, len(unhashed))
+
+    def _bury(self, id: str) -> bool:
+        """Delete the bytes of what nobody sees any more, and then its row. False: somebody still reads them."""
+        keys = [part.key for part in self.rows.parts(id)]
+        if not self.objects.unread(keys[:1]):
+            return False
+        self.objects.delete([*keys, *(key for key in self.objects.keys_of(id) if key not in set(keys))])
+        self.rows.forget(id)
+        return True

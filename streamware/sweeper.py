@@ -1,0 +1,70 @@
+"""The thread that looks after what is left over, at the start and then every so often.
+
+The rule of this file: it may fail and the next time is as good; whoever it works for goes on without it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+from streamware.errors import StreamwareError
+
+__all__ = ["Sweeper", "Swept"]
+
+_log = logging.getLogger("streamware")
+
+
+class Swept(NamedTuple):
+    """What one sweep did.
+
+    ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads.
+    ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
+    whose SHA-256 is to be taken. ``ours`` False: another replica is at it, so nothing was done.
+    """
+
+    files: int = 0
+    waiting: int = 0
+    strays: int = 0
+    drafts: int = 0
+    hashing: int = 0
+    ours: bool = True
+
+    def __str__(self) -> str:
+        if not self.ours:
+            return "another replica sweeps"
+        return (
+            f"{self.files} files and uploads deleted, {self.waiting} still being read, {self.strays} stray objects and "
+            f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken"
+        )
+
+
+class Sweeper:
+    """Calls ``sweep`` on a thread of its own, at once and then every ``seconds``, until it is closed."""
+
+    def __init__(self, sweep: Callable[[], Swept], seconds: float) -> None:
+        self._sweep = sweep
+        self._seconds = seconds
+        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="streamware-sweeper", daemon=True)
+        self._thread.start()
+
+    def close(self, seconds: float = 5.0) -> None:
+        self._closed.set()
+        self._thread.join(seconds)
+
+    def _run(self) -> None:
+        while True:
+            try:
+                swept = self._sweep()
+                # An hour in which nothing was to be done is worth no line.
+                level = logging.INFO if any(swept[:5]) else logging.DEBUG
+                _log.log(level, "swept the file store: %s", swept)
+            except StreamwareError as error:
+                _log.warning("the file store was not swept: %s", error)
+            except Exception:
+                _log.exception("the file store was not swept")
+            if self._closed.wait(self._seconds):
+                return

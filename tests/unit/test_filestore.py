@@ -1,0 +1,370 @@
+"""The file store on a real database and a real folder: what is kept, in which order, and what is left over."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+import time
+import uuid
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from streamware.filestore import FileStore
+from streamware.policy import Policy
+from streamware.stored import StoredFile
+from streamware.upload_errors import (
+    FileUnknown,
+    OffsetMismatch,
+    QuotaExceeded,
+    UploadExpired,
+    UploadLocked,
+    UploadTooLarge,
+)
+
+pytest.importorskip("obstore")
+pytest.importorskip("sqlalchemy")
+
+CONTENT = bytes(range(256)) * 1000
+
+
+def made(folder: Path, **limits: object) -> FileStore:
+    return FileStore(
+        (folder / "bytes").as_uri(),
+        f"sqlite:///{folder}/rows.sqlite3",
+        policy=Policy(**limits),  # type: ignore[arg-type]
+    )
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[FileStore]:
+    store = made(tmp_path, upload_part_bytes=50_000)
+    yield store
+    store.close()
+
+
+def content_of(store: FileStore, file: StoredFile) -> bytes:
+    chunks = store.source(file.id).open(0, file.size)
+    try:
+        return b"".join(chunks)
+    finally:
+        chunks.close()
+
+
+def objects(folder: Path) -> list[str]:
+    return [os.path.join(top, name) for top, _, names in os.walk(folder / "bytes") for name in names]
+
+
+def until_hashed(store: FileStore, id: str) -> StoredFile:
+    for _ in range(500):
+        file = store.file(id)
+        if file.sha256 is not None:
+            return file
+        time.sleep(0.01)
+    raise AssertionError("its SHA-256 was never taken")
+
+
+def test_a_file_is_kept_in_parts_and_known_by_its_digests(store: FileStore, tmp_path: Path) -> None:
+    file = store.add("a.bin", iter([CONTENT[:70_000], CONTENT[70_000:]]), media_type="text/plain", owner="me")
+    assert (file.name, file.media_type, file.size, file.owner) == ("a.bin", "text/plain", len(CONTENT), "me")
+    assert file.sha256 == hashlib.sha256(CONTENT).digest()
+    assert file.crc32 == zlib.crc32(CONTENT)
+    assert store.file(file.id) == file
+    assert content_of(store, file) == CONTENT
+    assert len(objects(tmp_path)) == len(store.parts(file.id)) > 1
+
+
+def test_nothing_stays_of_a_file_whose_pieces_fail(store: FileStore, tmp_path: Path) -> None:
+    def pieces() -> Iterator[bytes]:
+        yield CONTENT
+        raise RuntimeError("no more")
+
+    with pytest.raises(RuntimeError):
+        store.add("a", pieces())
+    assert store.listed(limit=10) == ([], None)
+    assert objects(tmp_path) == []
+
+
+def test_an_upload_goes_on_with_its_digest(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    for start in range(0, len(CONTENT), 60_000):
+        upload = store.upload(upload.id)
+        assert upload.offset == start
+        appender = store.append(upload)
+        appender.write(CONTENT[start : start + 60_000])
+        upload = appender.keep()
+    file = store.finish(upload)
+    assert file.sha256 == hashlib.sha256(CONTENT).digest()
+    with pytest.raises(FileUnknown):
+        store.upload(upload.id)
+
+
+def test_another_process_goes_on_and_the_digest_is_taken_afterwards(store: FileStore, tmp_path: Path) -> None:
+    upload = store.begin("b", "text/plain", kind="tus")
+    appender = store.append(upload)
+    appender.write(CONTENT[:80_000])
+    appender.keep()
+    other = made(tmp_path)
+    try:
+        upload = other.upload(upload.id)
+        assert upload.offset == 80_000
+        appender = other.append(upload)
+        appender.write(CONTENT[80_000:])
+        file = other.finish(appender.keep())
+        assert file.sha256 is None
+        assert file.crc32 == zlib.crc32(CONTENT)
+        assert file.etag == file.validator
+        assert until_hashed(other, file.id).sha256 == hashlib.sha256(CONTENT).digest()
+    finally:
+        other.close()
+
+
+def test_what_is_dropped_is_not_there(store: FileStore, tmp_path: Path) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    appender = store.append(upload, atomic=True)
+    appender.write(CONTENT[:120_000])
+    appender.drop()
+    appender.drop()
+    assert store.upload(upload.id).offset == 0
+    assert objects(tmp_path) == []
+    # and the digest goes on from where the upload stands
+    appender = store.append(upload)
+    appender.write(CONTENT)
+    assert store.finish(appender.keep()).sha256 == hashlib.sha256(CONTENT).digest()
+
+
+def test_a_question_keeps_what_has_come(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    appender = store.append(upload)
+    appender.write(CONTENT[:1000])
+    assert store.upload(upload.id).offset == 1000
+    appender.write(CONTENT[1000:])
+    assert store.finish(appender.keep()).sha256 == hashlib.sha256(CONTENT).digest()
+
+
+def test_a_later_request_takes_over(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    early = store.append(upload)
+    early.write(CONTENT[:1000])
+    with pytest.raises(OffsetMismatch):
+        store.append(upload)  # which has not asked where it stands
+    with pytest.raises(UploadLocked):
+        early.write(CONTENT[1000:2000])
+    late = store.append(store.upload(upload.id))
+    late.write(CONTENT[1000:])
+    early.drop()
+    assert content_of(store, store.finish(late.keep())) == CONTENT
+
+
+def test_of_two_replicas_one_wins(store: FileStore, tmp_path: Path) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    other = made(tmp_path)
+    try:
+        mine, theirs = store.append(upload), other.append(upload)
+        mine.write(CONTENT[:1000])
+        theirs.write(b"x" * 1000)
+        mine.keep()
+        with pytest.raises(OffsetMismatch):
+            theirs.keep()
+        theirs.drop()
+        assert len(objects(tmp_path)) == 1
+        late = store.append(store.upload(upload.id))
+        late.write(CONTENT[1000:])
+        assert content_of(store, store.finish(late.keep())) == CONTENT
+    finally:
+        other.close()
+
+
+def test_no_byte_goes_past_the_length(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=1000)
+    appender = store.append(upload)
+    appender.write(CONTENT[:900])
+    with pytest.raises(UploadTooLarge):
+        appender.write(CONTENT[:101])
+    assert appender.keep().offset == 900
+
+
+def test_no_file_is_larger_than_allowed(tmp_path: Path) -> None:
+    store = made(tmp_path, max_upload_bytes=1000)
+    with pytest.raises(UploadTooLarge):
+        store.add("a", [CONTENT])
+    assert objects(tmp_path) == []
+    store.close()
+
+
+def test_quotas_count_what_is_kept_and_what_is_announced(tmp_path: Path) -> None:
+    store = made(tmp_path, max_files_per_identity=3, max_bytes_per_identity=10_000)
+    try:
+        first = store.add("a", [CONTENT[:4000]], owner="me")
+        store.begin("b", "text/plain", length=5000, owner="me")
+        with pytest.raises(QuotaExceeded):
+            store.begin("c", "text/plain", length=1001, owner="me")
+        with pytest.raises(QuotaExceeded):
+            store.add("c", [CONTENT[:1001]], owner="me")  # which was not announced
+        store.begin("d", "text/plain", length=1000, owner="me")
+        with pytest.raises(QuotaExceeded):
+            store.begin("e", "text/plain", length=0, owner="me")
+        store.begin("f", "text/plain", length=9000, owner="another")
+        store.end(first.id)
+        store.begin("e", "text/plain", length=0, owner="me")
+    finally:
+        store.close()
+
+
+def test_a_deleted_file_is_gone_and_its_bytes_with_it(store: FileStore, tmp_path: Path) -> None:
+    file = store.add("a", [CONTENT])
+    store.end(file.id)
+    for ask in (store.file, store.end, store.upload):
+        with pytest.raises(FileUnknown):
+            ask(file.id)
+    assert objects(tmp_path) == []
+
+
+def test_who_reads_a_deleted_file_reads_it_to_its_end(store: FileStore, tmp_path: Path) -> None:
+    file = store.add("a", [CONTENT])
+    chunks = store.source(file.id).open(0, file.size)
+    got = next(chunks)
+    store.end(file.id)
+    with pytest.raises(FileUnknown):
+        store.file(file.id)
+    assert store.sweep().waiting == 1
+    assert got + b"".join(chunks) == CONTENT
+    chunks.close()
+    assert store.sweep().files == 1
+    assert objects(tmp_path) == []
+
+
+def test_uploads_expire(tmp_path: Path) -> None:
+    store = made(tmp_path, upload_seconds=1.0)
+    try:
+        upload = store.begin("a", "text/plain", kind="tus")
+        appender = store.append(upload)
+        appender.write(CONTENT)
+        appender.keep()
+        time.sleep(2.1)
+        with pytest.raises(UploadExpired):
+            store.upload(upload.id)
+        assert store.sweep().files == 1
+        assert objects(tmp_path) == []
+    finally:
+        store.close()
+
+
+def test_files_expire(tmp_path: Path) -> None:
+    store = made(tmp_path, file_seconds=1.0)
+    try:
+        file = store.add("a", [CONTENT])
+        assert store.files([file.id]) == {file.id: file}
+        time.sleep(2.1)
+        assert store.files([file.id]) == {}
+        with pytest.raises(FileUnknown):
+            store.file(file.id)
+        store.sweep()
+        assert objects(tmp_path) == []
+    finally:
+        store.close()
+
+
+def test_partial_uploads_are_joined(store: FileStore, tmp_path: Path) -> None:
+    ids = []
+    for start in range(0, len(CONTENT), 100_000):
+        upload = store.begin("p", "text/plain", kind="partial", length=len(CONTENT[start : start + 100_000]))
+        appender = store.append(upload)
+        appender.write(CONTENT[start : start + 100_000])
+        ids.append(appender.keep().id)
+    before = set(objects(tmp_path))
+    with pytest.raises(OffsetMismatch):
+        store.join([ids[0], ids[0]], "whole", "text/plain")
+    file = store.join(ids, "whole", "text/plain", concat="final;...")
+    assert file.crc32 == zlib.crc32(CONTENT)
+    assert content_of(store, file) == CONTENT
+    assert set(objects(tmp_path)) == before
+    assert until_hashed(store, file.id).sha256 == hashlib.sha256(CONTENT).digest()
+    with pytest.raises(FileUnknown):
+        store.upload(ids[0])
+    store.end(file.id)
+    assert objects(tmp_path) == []
+
+
+def test_only_whole_partial_uploads_of_the_same_owner_are_joined(store: FileStore) -> None:
+    unfinished = store.begin("p", "text/plain", kind="partial", length=10)
+    whole = store.begin("p", "text/plain", kind="tus", length=0)
+    theirs = store.begin("p", "text/plain", kind="partial", length=0, owner="they")
+    for wrong in (unfinished, whole, theirs):
+        with pytest.raises(OffsetMismatch):
+            store.join([wrong.id], "w", "text/plain")
+    with pytest.raises(FileUnknown):
+        store.join([str(uuid.uuid4())], "w", "text/plain")
+
+
+def test_what_no_row_knows_is_swept(store: FileStore, tmp_path: Path) -> None:
+    kept = store.add("a", [CONTENT])
+    old = time.time() - 7 * 24 * 3600
+    home = str(uuid.uuid4())
+    stray = tmp_path / "bytes" / home[:2] / home / "0000000000000000-00000000"
+    beside = tmp_path / "bytes" / kept.id[:2] / kept.id / "0000000000000000-00000000"
+    draft = tmp_path / "bytes" / kept.id[:2] / kept.id / "0000000000000000-11111111#1"
+    fresh = tmp_path / "bytes" / kept.id[:2] / kept.id / "0000000000000000-22222222"
+    unfinished = store.begin("u", "text/plain")
+    running = tmp_path / "bytes" / unfinished.id[:2] / unfinished.id / "0000000000000000-00000000"
+    for path in (stray, beside, draft, fresh, running):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"left over")
+    for path in (stray, beside, draft, running, *map(Path, objects(tmp_path))):
+        if path != fresh:
+            os.utime(path, (old, old))
+    swept = store.sweep()
+    assert (swept.strays, swept.drafts) == (2, 1)
+    assert content_of(store, kept) == CONTENT
+    assert fresh.exists()
+    assert running.exists()
+
+
+def test_one_replica_sweeps_at_a_time(store: FileStore, tmp_path: Path) -> None:
+    other = made(tmp_path)
+    try:
+        assert store.sweep().ours
+        assert not other.sweep().ours
+        assert store.sweep().ours
+    finally:
+        other.close()
+
+
+def test_ids_that_are_none_reach_nobody(store: FileStore) -> None:
+    good = str(uuid.uuid4())
+    for wrong in (
+        "",
+        "../" + good[3:],
+        good.upper(),
+        "{" + good[2:] + "}",
+        "urn:uuid:" + good,
+        good + "0",
+        "\u0660" + good[1:],
+    ):
+        for ask in (store.file, store.upload, store.end):
+            with pytest.raises(FileUnknown):
+                ask(wrong)
+    assert store.files(["", "x"]) == {}
+
+
+def test_many_threads_store_at_once(store: FileStore) -> None:
+    failures: list[BaseException] = []
+
+    def work(number: int) -> None:
+        try:
+            data = os.urandom(30_000) + bytes([number])
+            file = store.add(f"{number}", [data[:10], data[10:]])
+            assert content_of(store, file) == data
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert not failures
+    assert len(store.listed(limit=100)[0]) == 40
