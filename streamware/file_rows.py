@@ -268,19 +268,26 @@ class FileRows(FileDatabase):
 
         self._write(forget)
 
-    def known(self, ids: Sequence[str]) -> set[str]:
-        """Which of these ids have a row, in whatever state, or are the home of some file's bytes."""
-        sql, own, home = self._database.sql, self._tables.files.c.id, self._tables.parts.c.home
+    def strays(self, keys: Sequence[str]) -> list[str]:
+        """Which of these keys belong to nothing: no file has them as a part, nor is there an unfinished upload at whose
+        home they lie.
+        """
+        table, parts = self._tables.files, self._tables.parts
+        homes = [key.split("/")[1] if key.count("/") == 2 else "" for key in keys]
 
-        def known(connection: sa.Connection) -> set[str]:
-            found: set[str] = set()
-            for some in _batches(ids):
-                # Together: an upload that is joined between two queries would be missed by both.
-                query = sql.select(own).where(own.in_(some)).union(sql.select(home).where(home.in_(some)))
-                found.update(connection.scalars(query))
-            return found
+        def belonging(connection: sa.Connection) -> set[str]:
+            # Uploads first: one that is finished between the two queries then has its parts counted by the second.
+            unfinished: set[str] = set()
+            for some in _batches(sorted(set(homes))):
+                query = self._database.sql.select(table.c.id).where(table.c.id.in_(some), table.c.state == OPEN)
+                unfinished.update(connection.scalars(query))
+            known = {key for key, home in zip(keys, homes, strict=True) if home in unfinished}
+            for some in _batches(sorted(set(homes))):
+                known.update(connection.scalars(self._database.sql.select(parts.c.key).where(parts.c.home.in_(some))))
+            return known
 
-        return self._read(known)
+        known = self._read(belonging)
+        return [key for key in keys if key not in known]
 
     def unhashed(self, limit: int) -> list[StoredFile]:
         """Some whole files whose SHA-256 is not known yet, the oldest first."""

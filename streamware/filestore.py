@@ -265,7 +265,7 @@ class FileStore:
 
         :raises FileUnknown: there is none.
         """
-        if not is_file_id(id) or not self.rows.doom(id, until=int(time.time() + self._read_seconds)):
+        if not is_file_id(id) or not self.rows.doom(id):
             raise FileUnknown(f"no file or upload {id}")
         with self._lock:
             active = self._active.pop(id, None)
@@ -331,11 +331,6 @@ class FileStore:
 
     # --- what is left over ---
 
-    @property
-    def _read_seconds(self) -> float:
-        """How long the bytes of a deleted file stay for whoever reads them; of a local one it is seen when they end."""
-        return _READ_SECONDS if self.objects.folder is None else 0.0
-
     def sweep(self) -> Swept:
         """Delete the bytes of what was deleted or has expired, and objects that no row knows of; have missing SHA-256
         taken. One replica at a time does it.
@@ -345,7 +340,7 @@ class FileStore:
         if not self.rows.claim("sweep", _LEASE_SECONDS, time.time()):
             return Swept(ours=False)
         files, waiting = 0, set[str]()
-        while batch := set(self.rows.doomed(int(time.time()), _TOGETHER + len(waiting))) - waiting:
+        while batch := set(self._doomed(_TOGETHER + len(waiting))) - waiting:
             for each in batch:
                 if self._bury(each):
                     files += 1
@@ -365,10 +360,15 @@ class FileStore:
             self._hasher.want(file.id)
         return Swept(files, len(waiting), strays, drafts, len(unhashed))
 
+    def _doomed(self, limit: int) -> list[str]:
+        # Of a local file it can be seen whether somebody still reads it.
+        grace = int(_READ_SECONDS) if self.objects.folder is None else 0
+        return self.rows.doomed(int(time.time()), limit, grace=grace)
+
     def _bury(self, id: str) -> bool:
         """Delete the bytes of what nobody sees any more, and then its row. False: somebody still reads them."""
-        keys = [part.key for part in self.rows.parts(id)]
-        if not self.objects.unread(keys[:1]):
+        keys = self.rows.keys(id)
+        if keys and not self.objects.unread(keys[0]):
             return False
         self.objects.delete([*keys, *(key for key in self.objects.keys_of(id) if key not in set(keys))])
         self.rows.forget(id)

@@ -11,10 +11,19 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from streamware.object_errors import mapped
 from streamware.upload_errors import StoreUnavailable
+
+_locks: Any
+try:
+    import fcntl
+
+    _locks = fcntl
+except ImportError:  # not POSIX
+    _locks = None
 
 __all__ = ["ObjectFolder"]
 
@@ -83,11 +92,42 @@ class ObjectFolder:
                 return []
         return sorted(f"{home}/{name}" for name in names if not _STAGED.search(name))
 
-    def homes(self, older: float) -> Iterator[str]:
+    def old_keys(self, older: float) -> Iterator[str]:
         latest = time.time() - older
         for home, entries in self._homes():
-            if any(not _STAGED.search(entry.name) for entry in entries) and _newest(entries) <= latest:
-                yield os.path.basename(home)
+            place = os.path.relpath(home, self.path)
+            for entry in entries:
+                if not _STAGED.search(entry.name) and _newest([entry]) <= latest:
+                    yield f"{place}/{entry.name}"
+
+    def reading(self, key: str) -> int:
+        """A descriptor that says until it is closed that an object is being read."""
+        with _errors("reading"):
+            fd = os.open(os.path.join(self.path, key), _FLAGS)
+            if _locks is not None:
+                try:
+                    _locks.flock(fd, _locks.LOCK_SH)
+                except OSError:
+                    os.close(fd)
+                    raise
+            return fd
+
+    def unread(self, key: str) -> bool:
+        """Whether nobody says so, in whatever process of this machine. It knows no more than the system does: where
+        locks are not kept, as on some network folders, nobody seems to read."""
+        if _locks is None:
+            return True
+        try:
+            fd = os.open(os.path.join(self.path, key), _FLAGS)
+        except OSError:
+            return True
+        try:
+            _locks.flock(fd, _locks.LOCK_EX | _locks.LOCK_NB)
+        except OSError as error:
+            return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN)
+        finally:
+            os.close(fd)
+        return True
 
     def clean(self, older: float) -> int:
         latest, count = time.time() - older, 0

@@ -144,22 +144,31 @@ class Objects:
             return self._local.keys_of(id)
         return sorted(key for key, _ in self._listed(f"{id[:2]}/{id}"))
 
-    def homes(self, older: float) -> Iterator[str]:
-        """The ids of uploads that objects came by, all of them at least ``older`` seconds ago.
+    def old_keys(self, older: float) -> Iterator[str]:
+        """The keys of all objects that were last modified at least ``older`` seconds ago.
 
         :raises StoreUnavailable, StoreFailed: while it is iterated.
         """
         self.check()
         if self._local is not None:
-            yield from self._local.homes(older)
+            yield from self._local.old_keys(older)
             return
         latest = time.time() - older
-        for top in sorted(self._call(self._library.list_with_delimiter)["common_prefixes"]):
-            newest: dict[str, float] = {}  # of a 256th of all
-            for key, modified in self._listed(top):
-                home = key.split("/")[1] if key.count("/") == 2 else ""
-                newest[home] = max(modified, newest.get(home, modified))
-            yield from sorted(home for home, modified in newest.items() if home and modified <= latest)
+        for top in sorted(self._call(self._library.list_with_delimiter)["common_prefixes"]):  # a 256th of all each
+            yield from (key for key, modified in self._listed(top) if modified <= latest)
+
+    def reading(self, key: str) -> int | None:
+        """A descriptor of a local object that has ``unread`` see, until it is closed, that it is being read; None: the
+        store is not local.
+
+        :raises MemberNotFound: there is no such object. :raises StoreUnavailable, StoreFailed:
+        """
+        return None if self._local is None else self._local.reading(key)
+
+    def unread(self, key: str) -> bool:
+        """Whether nobody has this object in ``reading``, in any process of this machine. Of stores that are not local
+        nothing is known, and the answer is True."""
+        return self._local is None or self._local.unread(key)
 
     def clean(self, older: float) -> int:
         """Remove what killed writers left in a local folder at least ``older`` seconds ago, and empty folders.

@@ -55,7 +55,7 @@ def content_of(store: FileStore, file: StoredFile) -> bytes:
 
 
 def objects(folder: Path) -> list[str]:
-    return [os.path.join(top, name) for top, _, names in os.walk(folder / "bytes") for name in names]
+    return [os.path.join(top, name) for top, _, names in os.walk(folder / "bytes") for name in names if name[0] != "."]
 
 
 def until_hashed(store: FileStore, id: str) -> StoredFile:
