@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import count
@@ -21,6 +21,7 @@ from typing import Any
 
 from streamware import FileStore, Policy
 from tests.files.nursery import Nursery
+from tests.files.s3 import S3
 from tests.hosts.postgres import Cluster
 from tests.resume.replicas import Replica
 
@@ -28,7 +29,12 @@ __all__ = ["Place", "Service", "World", "gone"]
 
 _numbers = count(1)
 # Small parts, so that a file of a few hundred KiB has several; a lost minute of upload is some KiB here.
-SMALL_PARTS: Mapping[str, Any] = {"upload_part_bytes": 192 * 1024, "allow_delete": True, "min_rate_seconds": 20.0}
+# An unfinished upload outlives every test, and the sweep that is played as if it were days later.
+SMALL_PARTS: Mapping[str, Any] = {
+    "upload_part_bytes": 192 * 1024,
+    "upload_seconds": 100 * 24 * 3600.0,
+    "allow_delete": True,
+}
 
 
 @dataclass(frozen=True)
@@ -136,15 +142,11 @@ class Service(Replica):
 
 def _variables(place: Place) -> dict[str, str]:
     """What ``serve`` learns of an object store by the environment, as programs of the cloud do."""
-    names = {
-        "endpoint": "AWS_ENDPOINT",
-        "access_key_id": "AWS_ACCESS_KEY_ID",
-        "secret_access_key": "AWS_SECRET_ACCESS_KEY",
-        "region": "AWS_REGION",
-        "allow_http": "AWS_ALLOW_HTTP",
-    }
-    found = {key.lower().removeprefix("aws_"): value for key, value in place.options.items()}
-    return {names[key]: str(value).lower() for key, value in found.items() if key in names}
+    names = ("aws_endpoint", "aws_access_key_id", "aws_secret_access_key", "aws_region", "allow_http")
+    found = {name.upper(): place.options[name] for name in names if name in place.options}
+    if "ALLOW_HTTP" in found:
+        found["AWS_ALLOW_HTTP"] = found["ALLOW_HTTP"]
+    return found
 
 
 def _command(kind: str, place: Place, work: Path, options: tuple[str, ...]) -> list[str]:
@@ -195,7 +197,7 @@ class World:
         self._stack = ExitStack()
         self.nursery = self._stack.enter_context(Nursery(work / "nursery.log"))
         self._cluster: Cluster | None = None
-        self._s3: Any = None
+        self._s3: S3 | None = None
 
     @property
     def cluster(self) -> Cluster:
@@ -210,13 +212,16 @@ class World:
         folder.mkdir()
         return Place(f"file://{folder}/objects", f"sqlite:///{folder}/files.sqlite3")
 
-    def shared(self) -> Place:
-        """A new bucket's prefix and a new PostgreSQL database."""
-        from tests.files.s3 import s3_server  # noqa: PLC0415 - where no S3 is wanted, none is needed
-
+    @property
+    def s3(self) -> S3:
         if self._s3 is None:
-            self._s3 = self._stack.enter_context(s3_server(self.work))
-        return Place(self._s3.url(f"place{next(_numbers)}"), self.cluster.database(), self._s3.options)
+            self._s3 = S3(self.work / "s3.log")
+            self._stack.callback(self._s3.stop)
+        return self._s3
+
+    def shared(self) -> Place:
+        """A new bucket and a new PostgreSQL database, for replicas to share."""
+        return Place(self.s3.bucket(), self.cluster.database(), self.s3.options)
 
     def service(self, kind: str, place: Place, **how: Any) -> Service:
         """A service that has started; it is stopped when the world ends, or before."""
@@ -233,8 +238,3 @@ class World:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
-
-
-def worlds(work: Path) -> Iterator[World]:
-    with World(work) as world:
-        yield world

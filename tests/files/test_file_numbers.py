@@ -95,7 +95,8 @@ def test_memory_stays_flat(kind: str, world: World) -> None:
         began = time.monotonic()
         count, sha256 = download(service, path)
         got, down = time.monotonic() - began, peak(pid)
-        told = f"{kind}, {SIZE // MIB} MiB: up {sent:.1f} s, {up - before:+.1f} MiB; down {got:.1f} s, {down - before:+.1f}"
+        told = f"{kind}, {SIZE // MIB} MiB: up {sent:.1f} s, {up - before:+.1f} MiB; down {got:.1f} s, "
+        told += f"{down - before:+.1f} MiB"
         print(told)
         own = hashlib.sha256()
         for _ in range(SIZE // MIB):
