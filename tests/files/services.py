@@ -19,7 +19,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from streamware import FileStore, Policy
+import sqlalchemy as sa
+
+from streamware import Policy
+from streamware.filestore import FileStore
 from tests.files.nursery import Nursery
 from tests.files.s3 import S3
 from tests.hosts.postgres import Cluster
@@ -57,6 +60,8 @@ class Place:
 class Service(Replica):
     """One serving process: "gunicorn", "uvicorn" or "serve".
 
+    :param place: None: "serve" on its embedded default, in the folder ``state``.
+    :param policy: fields of Policy, for apps of ours; ``options`` go onto the command line.
     :param crash: a folder for crash points, see ``crashing``; under gunicorn a worker that dies is followed by a new
         one of the same master.
     """
@@ -64,16 +69,24 @@ class Service(Replica):
     def __init__(
         self,
         kind: str,
-        place: Place,
+        place: Place | None,
         work: Path,
         nursery: Nursery | None = None,
         *,
+        state: Path | None = None,
         crash: Path | None = None,
         sweeping: bool = False,
         policy: Mapping[str, Any] | None = None,
         ledger: str | None = None,
         options: tuple[str, ...] = (),
     ) -> None:
+        if place is None:
+            assert kind == "serve"
+            assert state is not None
+            place = Place(f"file://{state}/streamware/files", f"sqlite:///{state}/streamware/state.sqlite3")
+            where: list[str] = []
+        else:
+            where = ["--store", place.store, "--state", place.database]
         self.kind = kind
         self.place = place
         self._nursery = nursery
@@ -88,7 +101,9 @@ class Service(Replica):
             "sweeping": sweeping,
         }
         env = {"FILES_APP": json.dumps(settings), "PYTHONUNBUFFERED": "1", **_variables(place)}
-        command = [sys.executable, "-m", *_command(kind, place, work, options)]
+        if state is not None:
+            env["XDG_STATE_HOME"] = str(state)
+        command = [sys.executable, "-m", *_command(kind, where, work, options)]
         super().__init__(command, work / f"{kind}-{next(_numbers)}.log", env)
 
     def start(self) -> None:
@@ -133,6 +148,13 @@ class Service(Replica):
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(pid, signal.SIGKILL)
 
+    def forget_ledger(self) -> None:
+        """Have nothing left of what bundles have taught it, while it is down."""
+        assert not self.running
+        with sa.create_engine(self.place.database, poolclass=sa.NullPool).begin() as connection:
+            for name in {"streamware_blocks", "streamware_coded"} & set(sa.inspect(connection).get_table_names()):
+                connection.execute(sa.text(f"DELETE FROM {name}"))
+
     def check_log(self) -> None:
         """What it said must be free of failures of its own."""
         said = self.said()
@@ -149,7 +171,7 @@ def _variables(place: Place) -> dict[str, str]:
     return found
 
 
-def _command(kind: str, place: Place, work: Path, options: tuple[str, ...]) -> list[str]:
+def _command(kind: str, where: list[str], work: Path, options: tuple[str, ...]) -> list[str]:
     if kind == "gunicorn":
         threads = ["--worker-class", "gthread", "--threads", "16", "--graceful-timeout", "2", "--no-control-socket"]
         return ["gunicorn", *threads, *options, "--bind", "127.0.0.1:{port}", "tests.files.apps:wsgi()"]
@@ -163,8 +185,8 @@ def _command(kind: str, place: Place, work: Path, options: tuple[str, ...]) -> l
     if not key.exists():
         key.write_text("a key for tests alone, " * 3)
         key.chmod(0o600)
-    where = ["--store", place.store, "--state", place.database, "--link-key", str(key)]
-    return ["streamware", "serve", str(root), "--bind", "127.0.0.1:{port}", *where, *options]
+    same = ["--bind", "127.0.0.1:{port}", "--link-key", str(key), "--allow-delete"]
+    return ["streamware", "serve", str(root), *same, *where, *options]
 
 
 def _lives(pid: int) -> bool:
