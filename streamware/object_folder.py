@@ -6,6 +6,7 @@ The rule of this file: below the folder, an upload's objects lie in ``XX/ID/``, 
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import re
 import time
@@ -17,6 +18,9 @@ from urllib.parse import unquote, urlsplit
 from streamware.object_errors import mapped
 from streamware.upload_errors import StoreUnavailable
 
+<<<<<<< HEAD
+__all__ = ["ObjectFolder", "Reading"]
+=======
 _locks: Any
 try:
     import fcntl
@@ -26,11 +30,38 @@ except ImportError:  # not POSIX
     _locks = None
 
 __all__ = ["ObjectFolder"]
+>>>>>>> main
 
-_MARK = ".streamware"  # stands in the folder, so that a disk that is not mounted is not taken for an empty store
+# An empty folder inside, so that a disk that is not mounted is not taken for an empty store.
+_MARK = ".streamware-store"
 _STAGED = re.compile(r"#\d+\Z")  # obstore's name of what is not whole yet: that of the object, and a number
 _TOP = re.compile(r"[0-9a-f]{2}\Z")
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
+
+
+class Reading:
+    """Says to all processes that an object, and what goes with it, is being read, until it is closed.
+
+    Where the file system knows no locks it says so to nobody: a file that is deleted then breaks off for its readers.
+    """
+
+    __slots__ = ("_fd",)
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)  # waits no longer than somebody looks for readers
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Idempotent."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class ObjectFolder:
@@ -60,10 +91,11 @@ class ObjectFolder:
         except FileExistsError:
             pass  # as it is at every start but the first
         mark = os.path.join(self.path, _MARK)
-        if not os.path.exists(mark):
-            with open(mark, "w", encoding="ascii") as file:
-                file.write("streamware keeps stored files here; without this file it takes the folder for another.\n")
+        try:
+            os.mkdir(mark, 0o700)
             _sync(mark, parent)
+        except FileExistsError:
+            pass
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
@@ -95,6 +127,19 @@ class ObjectFolder:
     def old_keys(self, older: float) -> Iterator[str]:
         latest = time.time() - older
         for home, entries in self._homes():
+<<<<<<< HEAD
+            for entry in entries:
+                if not _STAGED.search(entry.name) and _modified(entry) <= latest:
+                    yield f"{home}/{entry.name}"
+
+    def reading(self, key: str) -> Reading:
+        with _errors("reading"):
+            return Reading(os.open(os.path.join(self.path, key), _FLAGS))
+
+    def unread(self, keys: Sequence[str]) -> bool:
+        with _errors("looking for readers"):
+            return all(_unread(os.path.join(self.path, key)) for key in keys)
+=======
             place = os.path.relpath(home, self.path)
             for entry in entries:
                 if not _STAGED.search(entry.name) and _newest([entry]) <= latest:
@@ -128,33 +173,33 @@ class ObjectFolder:
         finally:
             os.close(fd)
         return True
+>>>>>>> main
 
     def clean(self, older: float) -> int:
         latest, count = time.time() - older, 0
         for home, entries in self._homes():
             for entry in entries:
-                if _STAGED.search(entry.name) and _newest([entry]) <= latest:
+                if _STAGED.search(entry.name) and _modified(entry) <= latest:
                     with _errors("cleaning up"):
                         count += _unlink(entry.path)
-            _remove_empty(home)
+            _remove_empty(os.path.join(self.path, home))
         return count
 
     def _homes(self) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
-        """The folders of uploads, and the files in each."""
+        """The folders of uploads, below this one, and the files in each."""
         with _errors("listing"):
             tops = sorted(name for name in os.listdir(self.path) if _TOP.match(name))
         for top in tops:
             with _errors("listing"):
                 inside = sorted(os.listdir(os.path.join(self.path, top)))
             for home in inside:
-                path = os.path.join(self.path, top, home)
                 with _errors("listing"):
                     try:
-                        with os.scandir(path) as entries:
+                        with os.scandir(os.path.join(self.path, top, home)) as entries:
                             found = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
                     except (FileNotFoundError, NotADirectoryError):
                         continue
-                yield path, found
+                yield f"{top}/{home}", found
 
 
 def _sync(path: str, top: str) -> None:
@@ -182,12 +227,29 @@ def _unlink(path: str) -> bool:
     return True
 
 
-def _newest(entries: Sequence[os.DirEntry[str]]) -> float:
-    """When the last of some files was modified; just now, where one is gone meanwhile."""
+def _modified(entry: os.DirEntry[str]) -> float:
+    """When a file was last modified; just now, where it is gone."""
     try:
-        return max(entry.stat(follow_symlinks=False).st_mtime for entry in entries)
+        return entry.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return time.time()
+
+
+def _unread(path: str) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR | getattr(os, "O_CLOEXEC", 0))  # a network's file system wants it writable
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    finally:
+        os.close(fd)
+    return True
 
 
 def _remove_empty(home: str) -> None:

@@ -11,7 +11,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Part", "StoredFile", "Upload", "UploadKind", "is_file_id"]
+__all__ = ["Part", "StoredFile", "Upload", "UploadKind", "identity_of", "is_file_id", "validator_of"]
 
 # One request; a tus upload; one of a tus upload's pieces that are joined later ("partial"), which is never a file.
 UploadKind = Literal["raw", "tus", "partial"]
@@ -19,6 +19,16 @@ UploadKind = Literal["raw", "tus", "partial"]
 # A UUID of version 4 in its one canonical form (RFC 9562 sections 4 and 5.4). Nothing else ever reaches a database, let
 # alone a file system.
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}\Z")
+
+
+def validator_of(id: str) -> str:
+    """A strong entity-tag of a stored file that is known from the first moment on, and stays."""
+    return f'"{id}"'
+
+
+def identity_of(id: str) -> str:
+    """What names a stored file's content among all others (``Facts.identity``)."""
+    return f"stored:{id}"
 
 
 def is_file_id(text: str) -> bool:
@@ -84,8 +94,8 @@ class StoredFile:
 
     @property
     def validator(self) -> str:
-        """A strong entity-tag that is known from the first moment on, and stays."""
-        return f'"{self.id}"'
+        """See ``validator_of``."""
+        return validator_of(self.id)
 
     @property
     def etag(self) -> str:

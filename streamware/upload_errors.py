@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamware.errors import RequestError, StreamwareError
+from streamware.errors import RequestError, SourceError, StreamwareError
 
 __all__ = [
     "DeleteForbidden",
@@ -21,6 +21,7 @@ __all__ = [
     "StoreFailed",
     "StoreFull",
     "StoreUnavailable",
+    "StoredUnavailable",
     "TooManyUploads",
     "Unauthorized",
     "UnsupportedUpload",
@@ -192,6 +193,15 @@ class StoreUnavailable(StoreError):
     status = 503
     kind = "store-unavailable"
     title = "The server cannot reach its files at the moment; try again later."
+
+
+class StoredUnavailable(SourceError):
+    """The same, of a stored file that is a member of a bundle, or is being downloaded."""
+
+    status = 503
+    kind = StoreUnavailable.kind
+    title = StoreUnavailable.title
+    passing = True
 
 
 class StoreFull(StoreError):

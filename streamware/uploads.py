@@ -239,9 +239,9 @@ def clean_name(text: str, max_bytes: int) -> str:
 
     What is left of nothing, or of dots alone, is "upload".
     """
-    name = re.split(r"[/\\]", text)[-1]
-    name = _CONTROL.sub("_", name).strip()
-    return shortened(name, max_bytes) if name.strip(" .") else _DEFAULT_NAME
+    name = _CONTROL.sub("_", re.split(r"[/\\]", text)[-1])
+    name = shortened(name.strip(), max_bytes).strip()
+    return name if name.strip(" .") else _DEFAULT_NAME
 
 
 # --- tus 1.0.0 -----------------------------------------------------------------------------------------------------
@@ -330,7 +330,14 @@ def announced_concat(value: str | None) -> Concat | None:
         return Concat("partial")
     kind, semicolon, listed = value.partition(";")
     ids = tuple(url.rpartition("/")[2] for url in listed.split(" ") if url)
-    if kind != "final" or not semicolon or not ids or len(ids) > _MAX_JOINED or len(set(ids)) != len(ids):
+    if (
+        kind != "final"
+        or not semicolon
+        or "," in listed
+        or not ids
+        or len(ids) > _MAX_JOINED
+        or len(set(ids)) != len(ids)
+    ):
         raise UploadInvalid(f"Upload-Concat: partial, or final; and the URLs of at most {_MAX_JOINED} uploads.")
     if not all(map(is_file_id, ids)):
         raise UploadInvalid("Upload-Concat names something that is no upload.")

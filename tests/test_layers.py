@@ -38,7 +38,7 @@ FLOORS = {
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
             database sessions file_tables file_database file_rows
-            objects object_errors object_folder body_in sources.stored
+            objects object_chunks object_errors object_folder body_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client
         """,
@@ -93,13 +93,13 @@ NEIGHBOURS: dict[str, set[str]] = {
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "prober"},
-    "objects": {"object_errors", "object_folder"},
+    "objects": {"object_chunks", "object_errors", "object_folder"},
     "object_folder": {"object_errors"},
     "sessions": {"database"},
     "file_tables": {"database"},
     "file_database": {"database", "file_tables", "sessions"},
     "file_rows": {"file_database", "file_tables"},
-    "sources.stored": {"objects", "sources.file"},
+    "sources.stored": {"object_folder", "objects", "sources.file"},
     "appender": {"hashing"},
     "filestore": {"appender", "hashing", "sweeper"},
     "file_admission": {"admission"},
