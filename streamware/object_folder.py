@@ -6,7 +6,6 @@ The rule of this file: below the folder, an upload's objects lie in ``XX/ID/``, 
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import re
 import time
@@ -18,9 +17,6 @@ from urllib.parse import unquote, urlsplit
 from streamware.object_errors import mapped
 from streamware.upload_errors import StoreUnavailable
 
-<<<<<<< HEAD
-__all__ = ["ObjectFolder", "Reading"]
-=======
 _locks: Any
 try:
     import fcntl
@@ -29,8 +25,7 @@ try:
 except ImportError:  # not POSIX
     _locks = None
 
-__all__ = ["ObjectFolder"]
->>>>>>> main
+__all__ = ["ObjectFolder", "Reading"]
 
 # An empty folder inside, so that a disk that is not mounted is not taken for an empty store.
 _MARK = ".streamware-store"
@@ -50,8 +45,10 @@ class Reading:
 
     def __init__(self, fd: int) -> None:
         self._fd = fd
+        if _locks is None:
+            return
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)  # waits no longer than somebody looks for readers
+            _locks.flock(fd, _locks.LOCK_SH)  # waits no longer than somebody looks for readers
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 self.close()
@@ -127,7 +124,6 @@ class ObjectFolder:
     def old_keys(self, older: float) -> Iterator[str]:
         latest = time.time() - older
         for home, entries in self._homes():
-<<<<<<< HEAD
             for entry in entries:
                 if not _STAGED.search(entry.name) and _modified(entry) <= latest:
                     yield f"{home}/{entry.name}"
@@ -136,44 +132,11 @@ class ObjectFolder:
         with _errors("reading"):
             return Reading(os.open(os.path.join(self.path, key), _FLAGS))
 
-    def unread(self, keys: Sequence[str]) -> bool:
-        with _errors("looking for readers"):
-            return all(_unread(os.path.join(self.path, key)) for key in keys)
-=======
-            place = os.path.relpath(home, self.path)
-            for entry in entries:
-                if not _STAGED.search(entry.name) and _newest([entry]) <= latest:
-                    yield f"{place}/{entry.name}"
-
-    def reading(self, key: str) -> int:
-        """A descriptor that says until it is closed that an object is being read."""
-        with _errors("reading"):
-            fd = os.open(os.path.join(self.path, key), _FLAGS)
-            if _locks is not None:
-                try:
-                    _locks.flock(fd, _locks.LOCK_SH)
-                except OSError:
-                    os.close(fd)
-                    raise
-            return fd
-
     def unread(self, key: str) -> bool:
-        """Whether nobody says so, in whatever process of this machine. It knows no more than the system does: where
-        locks are not kept, as on some network folders, nobody seems to read."""
         if _locks is None:
             return True
-        try:
-            fd = os.open(os.path.join(self.path, key), _FLAGS)
-        except OSError:
-            return True
-        try:
-            _locks.flock(fd, _locks.LOCK_EX | _locks.LOCK_NB)
-        except OSError as error:
-            return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN)
-        finally:
-            os.close(fd)
-        return True
->>>>>>> main
+        with _errors("looking for readers"):
+            return _unread(os.path.join(self.path, key))
 
     def clean(self, older: float) -> int:
         latest, count = time.time() - older, 0
@@ -241,7 +204,7 @@ def _unread(path: str) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _locks.flock(fd, _locks.LOCK_EX | _locks.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -165,7 +165,6 @@ class Objects:
             yield from self._local.old_keys(older)
             return
         latest = time.time() - older
-<<<<<<< HEAD
         yield from (key for key, modified in self._listed(None) if modified <= latest)
 
     def reading(self, key: str) -> Reading | None:
@@ -176,26 +175,9 @@ class Objects:
         """
         return None if self._local is None else self._local.reading(key)
 
-    def unread(self, keys: Sequence[str]) -> bool:
-        """Whether nobody, in no process, says that he reads one of these objects."""
-        return self._local is None or self._local.unread(keys)
-=======
-        for top in sorted(self._call(self._library.list_with_delimiter)["common_prefixes"]):  # a 256th of all each
-            yield from (key for key, modified in self._listed(top) if modified <= latest)
-
-    def reading(self, key: str) -> int | None:
-        """A descriptor of a local object that has ``unread`` see, until it is closed, that it is being read; None: the
-        store is not local.
-
-        :raises MemberNotFound: there is no such object. :raises StoreUnavailable, StoreFailed:
-        """
-        return None if self._local is None else self._local.reading(key)
-
     def unread(self, key: str) -> bool:
-        """Whether nobody has this object in ``reading``, in any process of this machine. Of stores that are not local
-        nothing is known, and the answer is True."""
+        """Whether nobody has this object in ``reading``, in any process that the file system's locks reach."""
         return self._local is None or self._local.unread(key)
->>>>>>> main
 
     def clean(self, older: float) -> int:
         """Remove what killed writers left in a local folder at least ``older`` seconds ago, and empty folders.

@@ -224,7 +224,7 @@ def test_a_deleted_file_is_gone_and_its_bytes_with_it(store: FileStore, tmp_path
 
 
 def test_who_reads_a_deleted_file_reads_it_to_its_end(store: FileStore, tmp_path: Path) -> None:
-    file = store.add("a", [CONTENT])
+    file = store.add("a", [CONTENT[:100_000], CONTENT[100_000:200_000], CONTENT[200_000:]])
     chunks = store.source(file.id).open(0, file.size)
     got = next(chunks)
     store.end(file.id)
