@@ -17,6 +17,7 @@ import zlib
 from base64 import b64encode
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from tests.files.cutting import Cutter
@@ -173,8 +174,8 @@ class Trial:
     def _upload(self, data: bytes, headers: dict[str, str]) -> str:
         """A whole tus upload through all that strikes; its path."""
         tus, path, acknowledged = Tus(), "", 0
-        partial = bool(headers)
-        length = None if not partial and data and self.rng.random() < 0.2 else len(data)
+        piece = bool(headers)  # of what is joined later
+        length = None if not piece and data and self.rng.random() < 0.2 else len(data)
         left = self.rng.randint(1, 4)
         tries = 0
         while True:
@@ -211,7 +212,7 @@ class Trial:
                         length = len(data)
                 if calm and tus.offset(port, path) == len(data):
                     break
-        if not partial:
+        if not piece:
             self._announced(path)
         return path
 
@@ -235,7 +236,7 @@ class Trial:
             if left < _TRIES:
                 self._calm()
             else:
-                self._strike(len(self.data), lambda pids=running: [_kill(pid) for pid in pids])
+                self._strike(len(self.data), partial(_kill, running))
             target = [f"{self.setting.cutter.url}/files", str(path), str(memory), str(piece), *checksum]
             running.append(self.setting.world.nursery.bear(["tests.files.tuspy_client", *target], log))
             gone(running[0], 60)
@@ -286,6 +287,7 @@ class Trial:
         self._calm()
 
 
-def _kill(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+def _kill(pids: list[int]) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.killpg(pid, signal.SIGKILL)
