@@ -38,6 +38,8 @@ __all__ = [
     "release",
     "run",
     "send_reply",
+    "start",
+    "threads",
 ]
 
 _log = logging.getLogger("streamware")
@@ -48,33 +50,42 @@ _CLOSE_SECONDS = 5.0  # how long anyone waits for a body to be closed; it goes o
 
 # --- threads -----------------------------------------------------------------------------------------------------
 
-_pools: WeakKeyDictionary[Archiver, dict[int, Pumps]] = WeakKeyDictionary()
+_pools: WeakKeyDictionary[Archiver, dict[str, Pumps]] = WeakKeyDictionary()
 _pools_lock = threading.Lock()
 # How many bundles this request is inside of. Each depth has its own threads: an outer bundle that waits for an inner
 # one holds a thread while it does, and enough of them would otherwise wait for ever.
 depth: contextvars.ContextVar[int] = contextvars.ContextVar("streamware.depth", default=0)
 
 
-def _pool(archiver: Archiver) -> Pumps:
-    """The archiver's own threads, as many for each depth."""
-    level = depth.get()
+def threads(archiver: Archiver, name: str | None = None) -> Pumps:
+    """The archiver's own threads of that name; None: those of downloads, as many for each depth."""
+    name = f"pump-{depth.get()}" if name is None else name
     with _pools_lock:
         pools = _pools.setdefault(archiver, {})
-        if level not in pools:
-            pools[level] = Pumps(archiver.policy.pump_threads, f"streamware-pump-{level}")
-        return pools[level]
+        if name not in pools:
+            pools[name] = Pumps(archiver.policy.pump_threads, f"streamware-{name}")
+        return pools[name]
 
 
-async def run(archiver: Archiver, call: Callable[..., T], *args: Any) -> T:
-    """Call something that blocks, on the archiver's own threads. If the task is cancelled, a body it made is closed."""
-    pool = _pool(archiver)
-    job: Future[T] = Future()
-    pool.submit(partial(contextvars.copy_context().run, _do, job, call, args))
+async def run(archiver: Archiver, call: Callable[..., T], *args: Any, pool: Pumps | None = None) -> T:
+    """Call something that blocks, on the archiver's own threads. If the task is cancelled, a body it made is closed.
+
+    :param pool: other threads than those of downloads.
+    """
+    pool = threads(archiver) if pool is None else pool
+    job = start(pool, call, *args)
     try:
         return await asyncio.wrap_future(job)
     except asyncio.CancelledError:
         job.add_done_callback(lambda job: pool.submit(partial(_give_up, job)))
         raise
+
+
+def start(pool: Pumps, call: Callable[..., T], *args: Any) -> Future[T]:
+    """Have a thread call something, in this context."""
+    job: Future[T] = Future()
+    pool.submit(partial(contextvars.copy_context().run, _do, job, call, args))
+    return job
 
 
 def _do(job: Future[T], call: Callable[..., T], args: tuple[Any, ...]) -> None:
@@ -150,7 +161,7 @@ class AsyncBody:
             self._cut = list(body)
             self._closed.set_result(None)
         else:
-            self._pumped = Pumped(body, _pool(archiver), self._news, self._end)
+            self._pumped = Pumped(body, threads(archiver), self._news, self._end)
             self._turns.bodies += 1
             self._closed.add_done_callback(self._turns.body_closed)
         if self._departure is not None:

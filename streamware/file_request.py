@@ -10,7 +10,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
+from urllib.parse import quote
 
+from streamware.hosting import untold
 from streamware.reply import Conditions
 
 __all__ = ["FileRequest"]
@@ -51,3 +53,71 @@ class FileRequest:
     def chunked(self) -> bool:
         """Whether the body comes without a length, its end told by the transfer coding (or HTTP/2's own)."""
         return "content-length" not in self.headers
+
+    @classmethod
+    def from_environ(
+        cls, environ: Mapping[str, Any], *, id: str | None = None, client_header: str | None = None
+    ) -> FileRequest:
+        """A WSGI request. Of a header that came more than once WSGI tells too little: ``repeated`` is empty.
+
+        :param id: the last segment of the path, where one file is asked for; as it is decoded.
+        :param client_header: the header in which a trusted server in front names the client (``Policy.client_header``).
+        """
+        headers = {
+            key[5:].replace("_", "-").lower(): str(value)
+            for key, value in environ.items()
+            # Who writes "Content_Length" means to be read differently by different servers.
+            if key.startswith("HTTP_") and key not in ("HTTP_CONTENT_LENGTH", "HTTP_CONTENT_TYPE")
+        }
+        for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+            if environ.get(key):  # some hosts say "" where there is none
+                headers[key.replace("_", "-").lower()] = str(environ[key])
+        path = f"{environ.get('SCRIPT_NAME', '')}{environ.get('PATH_INFO', '')}"
+        conditions = Conditions.from_environ(environ, client_header=client_header)
+        return cls(
+            method=conditions.method,
+            base=_base(path.encode("latin-1", "replace"), id),
+            id=id,
+            query=str(environ.get("QUERY_STRING", "")),
+            headers=headers,
+            conditions=conditions,
+            untold=untold(environ),
+            context=environ,
+        )
+
+    @classmethod
+    def from_scope(
+        cls, scope: Mapping[str, Any], *, id: str | None = None, client_header: str | None = None
+    ) -> FileRequest:
+        """An ASGI request; see ``from_environ``."""
+        headers: dict[str, str] = {}
+        repeated = set()
+        for raw_name, raw_value in scope.get("headers", ()):
+            name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
+            if name in headers:
+                repeated.add(name)
+                value = f"{headers[name]}, {value}"
+            headers[name] = value
+        root, path = scope.get("root_path", "").rstrip("/"), scope["path"]
+        if not f"{path}/".startswith(f"{root}/"):
+            path = root + path  # servers differ on whether it is there already
+        conditions = Conditions.from_scope(scope, client_header=client_header)
+        return cls(
+            method=conditions.method,
+            base=_base(path.encode("utf-8", "replace"), id),
+            id=id,
+            query=scope.get("query_string", b"").decode("latin-1"),
+            headers=headers,
+            repeated=frozenset(repeated),
+            conditions=conditions,
+            untold=untold(scope),
+            context=scope,
+        )
+
+
+def _base(path: bytes, id: str | None) -> str:
+    """The collection's path of a request's, encoded."""
+    if id is not None:
+        path = path.rstrip(b"/").rpartition(b"/")[0]
+    # One slash at its beginning: with two it would name another host.
+    return quote(b"/" + path.strip(b"/"))

@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Network, ip_address
 from sys import modules
 from typing import Any, NamedTuple
 
-__all__ = ["Host", "client_of", "host_of", "is_http_10", "unframed"]
+__all__ = ["Host", "client_of", "host_of", "is_http_10", "unframed", "untold"]
 
 _MAX_CLIENT = 200  # characters of what a header says of the client
 
@@ -112,6 +112,26 @@ def unframed(request: Mapping[str, Any], *, loaded: Container[str] = modules) ->
         return "the request is HTTP/1.0, which tells no broken body from a whole one"
     host = host_of(request, loaded=loaded)
     return None if host is None else host.unframed
+
+
+def untold(request: Mapping[str, Any]) -> str | None:
+    """Why the end of a request's body without Content-Length cannot be told from a connection that broke off; None: it
+    can.
+
+    Measured with bodies cut in the middle and between two chunks, closed and reset (docs/hosts.md). Where there is a
+    Content-Length, counting tells everywhere.
+
+    :param request: a WSGI environ or an ASGI scope.
+    """
+    if "wsgi.version" not in request:
+        return None  # "http.disconnect" comes instead of the body's last message, on all that are known
+    if host_of(request) is _GRANIAN:
+        return "granian ends a WSGI request's body that broke off as if it were whole"
+    if not request.get("wsgi.input_terminated"):
+        # uWSGI gives nothing of such a body, wsgiref its chunks undecoded and then waits for ever, hypercorn what came
+        # until the connection broke; others could do any of these.
+        return "this WSGI host does not say (wsgi.input_terminated) that it decodes a body and tells its end"
+    return None
 
 
 def client_of(request: Mapping[str, Any], headers: Iterable[tuple[str, str]], header: str | None = None) -> str:

@@ -1,33 +1,50 @@
-"""Falcon resources: a bundle, or another server's file, as the answer to a GET; for WSGI and ASGI apps.
+"""Falcon resources: a bundle, another server's file, or the file service; for WSGI and ASGI apps.
 
 The rule of this file: it translates. A Falcon request becomes a call of the Archiver, the Reply becomes a Falcon
-response; what is answered is decided below. It is the only library file, besides ``server/``, that imports falcon.
+response; what is answered is decided below.
 
-Each resource has one method to override. ``falcon.HTTPError`` and its kin raised there are answered by Falcon as usual,
-any ``StreamwareError`` as a problem (RFC 9457).
+Resources of bundles and of other servers' files have one method to override. ``falcon.HTTPError`` and its kin raised
+there are answered by Falcon as usual, any ``StreamwareError`` as a problem (RFC 9457).
 """
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import falcon
 import falcon.asgi
 
 from streamware.admission import Ticket
-from streamware.edge import AsyncBody, Receive, admitted, run
+from streamware.edge import admitted, run
 from streamware.errors import StreamwareError
 from streamware.model import Bundle
 from streamware.reply import Conditions, Reply
+from streamware.resources_base import AsgiResource, Resource, begin, sends_body
+from streamware.resources_files import (
+    AsyncFileResource,
+    AsyncFilesResource,
+    AsyncTusResource,
+    FileResource,
+    FilesResource,
+    TusResource,
+)
 from streamware.service import Archiver
 
-__all__ = ["AsyncBundleResource", "AsyncProxyResource", "BundleResource", "ProxyResource"]
-
-_log = logging.getLogger(__name__)
+__all__ = [
+    "AsgiResource",
+    "AsyncBundleResource",
+    "AsyncFileResource",
+    "AsyncFilesResource",
+    "AsyncProxyResource",
+    "AsyncTusResource",
+    "BundleResource",
+    "FileResource",
+    "FilesResource",
+    "ProxyResource",
+    "TusResource",
+]
 
 # What a client may tell the upstream of a ProxyResource: what it takes, which part, and what it has already.
 _PASSED = (
@@ -39,31 +56,17 @@ _PASSED = (
     "if-modified-since",
     "if-unmodified-since",
 )
-_BODILESS = (204, 304)
 
 
-class _Resource:
-    """What all four share. The resource never closes the archiver: whoever made it does."""
-
-    def __init__(self, archiver: Archiver) -> None:
-        self.archiver = archiver
-        self._met = False  # the host, by a first request
-
-    def _meet(self, request: Mapping[str, Any]) -> None:
-        if not self._met:
-            self._met = True
-            self.archiver.meet(request)
-
-
-class _WsgiResource(_Resource, ABC):
+class _WsgiResource(Resource, ABC):
     def on_get(self, req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
         self._meet(req.env)
         try:
             reply = self._ask(req, params)
         except StreamwareError as error:
             reply = self.archiver.problem(error)
-        _begin(req, resp, reply)
-        if not _sends_body(req, reply):
+        begin(req, resp, reply)
+        if not sends_body(req, reply):
             reply.body.close()
         resp.stream = reply.body
 
@@ -72,29 +75,6 @@ class _WsgiResource(_Resource, ABC):
 
     @abstractmethod
     def _ask(self, req: falcon.Request, params: dict[str, Any]) -> Reply: ...
-
-
-class AsgiResource(_Resource, ABC):
-    """Sends the Reply that ``_ask`` gives, on ``falcon.asgi.App``; the client's leaving ends it at once."""
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
-        self._meet(req.scope)
-        try:
-            reply = await self._ask(req, params)
-        except StreamwareError as error:
-            reply = self.archiver.problem(error)
-        _begin(req, resp, reply)
-        if _sends_body(req, reply):
-            resp.stream = AsyncBody(self.archiver, reply.body, receive=_receive_of(req))
-        else:
-            resp.stream = stream = AsyncBody(self.archiver, reply.body)
-            await stream.close()
-
-    async def on_head(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
-        await self.on_get(req, resp, **params)
-
-    @abstractmethod
-    async def _ask(self, req: falcon.asgi.Request, params: dict[str, Any]) -> Reply: ...
 
 
 class BundleResource(_WsgiResource):
@@ -200,51 +180,3 @@ def _forwarded(archiver: Archiver, req: falcon.Request, url: str, extra: Mapping
     headers.update((name.lower(), value) for name, value in extra.items())
     conditions = _conditions(archiver, req)
     return archiver.forward(url, method=req.method, headers=headers.items(), conditions=conditions)
-
-
-def _sends_body(req: falcon.Request, reply: Reply) -> bool:
-    """Whether Falcon will touch ``resp.stream``: it neither iterates nor closes one that it does not send."""
-    return req.method != "HEAD" and reply.status not in _BODILESS
-
-
-def _begin(req: falcon.Request, resp: falcon.Response, reply: Reply) -> None:
-    """Put the head of a reply on a response.
-
-    The stream must be set even where no body goes out: without one Falcon answers a HEAD with ``Content-Length: 0``.
-    """
-    resp.status = reply.status
-    if reply.status not in _BODILESS:
-        # Where no type is known Falcon would claim its default, JSON; RFC 9110 section 8.3 lets it be this one.
-        resp.content_type = "application/octet-stream"
-    seen = set()
-    for name, value in reply.headers:
-        key = name.lower()
-        if key in seen or key == "set-cookie":
-            resp.append_header(name, value)
-        else:
-            resp.set_header(name, value)
-            seen.add(key)
-    if "content-length" not in seen and reply.body.length is not None and _sends_body(req, reply):
-        resp.content_length = reply.body.length
-
-
-def _receive_of(req: falcon.asgi.Request) -> Receive | None:
-    """The ASGI ``receive`` of a request, to watch for the client's leaving; None where there is nothing to watch.
-
-    Falcon (4.4) has no public way to it, and its own loop over ``resp.stream`` never looks whether the client is still
-    there (falcon#2015). Nothing else reads events at that time: Falcon takes the first one itself, ``req.stream`` takes
-    the rest of the request while the responder runs, and the watcher of server-sent events runs only where there is no
-    stream.
-    """
-    receive: Receive | None = getattr(req, "_receive", None)
-    if receive is None:
-        _warn_of_blindness(falcon.__version__)
-    elif getattr(receive, "disconnected", False):
-        # falcon.testing: its ``simulate_get()`` says that it has left before it asks, and yet collects the answer.
-        return None
-    return receive
-
-
-@cache
-def _warn_of_blindness(version: str) -> None:
-    _log.warning("falcon %s hides the request's receive(): a client that leaves is noticed only by its server", version)

@@ -49,7 +49,8 @@ FLOORS = {
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge edge_clients edge_subrequests edge_uploads intercept held middleware resources
+            edge edge_clients edge_subrequests edge_uploads intercept held middleware
+            resources resources_base resources_files
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
             server.raw server.run server.settings server.state server.tokens server.uploads server.workers
             __main__
@@ -71,6 +72,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "said": {"columns"},
     "plan": {"entries"},
     "heads": {"digests", "semantics"},
+    "file_request": {"hosting"},
     "policy": {"addresses", "file_request"},
     "inner": {"heads", "semantics", "target"},
     "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
@@ -132,7 +134,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "edge_subrequests": {"edge"},
     "edge_uploads": {"edge"},
     "middleware": {"edge", "edge_subrequests", "held", "intercept"},
-    "resources": {"edge", "edge_uploads"},
+    "resources": {"edge", "resources_base", "resources_files"},
+    "resources_base": {"edge"},
+    "resources_files": {"edge", "edge_uploads", "resources_base"},
     "server.guard": {"edge", "server.page"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},

@@ -27,7 +27,8 @@ import pytest
 from streamware import Archiver, Bundle, Policy
 from streamware.errors import NotAllowed
 from streamware.reply import Reply
-from streamware.resources import AsyncBundleResource, AsyncProxyResource, BundleResource, ProxyResource, _begin
+from streamware.resources import AsyncBundleResource, AsyncProxyResource, BundleResource, ProxyResource
+from streamware.resources_base import begin
 from tests.hosts.falcon_servers import File, Host, Node, hosting, until
 
 BIG = bytes(range(256)) * 8192  # 2 MiB
@@ -407,7 +408,7 @@ def test_cookies_of_a_reply_stay_apart() -> None:
     resp = falcon.Response()
     resp.set_header("Cache-Control", "of a middleware")
     headers = (("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("Cache-Control", "no-store"))
-    _begin(falcon.testing.create_req(), resp, Reply(200, headers))
+    begin(falcon.testing.create_req(), resp, Reply(200, headers))
     sent = resp._wsgi_headers()
     assert [value for name, value in sent if name == "set-cookie"] == ["a=1", "b=2"]
     assert [value for name, value in sent if name == "cache-control"] == ["no-store"]

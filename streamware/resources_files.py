@@ -1,0 +1,205 @@
+"""Falcon resources of the file service, for WSGI and ASGI apps; users import them from ``streamware.resources``.
+
+The rule of this file: it translates. A request becomes a FileRequest, its body the blocks that an Intake takes, and the
+Reply a Falcon response; what is answered is decided in ``file_service``.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary, ref
+
+from streamware.body_in import Draining, blocks
+from streamware.edge import AsyncBody, Message, Receive, run
+from streamware.edge_uploads import answered
+from streamware.errors import StreamwareError
+from streamware.file_request import FileRequest
+from streamware.file_service import FileService
+from streamware.intake import take
+from streamware.reply import Reply
+from streamware.resources_base import Resource, begin, receive_of, sends_body
+from streamware.semantics import parse_length
+from streamware.service import Archiver
+
+if TYPE_CHECKING:
+    import falcon
+    import falcon.asgi
+
+__all__ = [
+    "AsyncFileResource",
+    "AsyncFilesResource",
+    "AsyncTusResource",
+    "FileResource",
+    "FilesResource",
+    "TusResource",
+]
+
+_BRINGING = ("POST", "PATCH")  # the methods that have a body here
+
+# The resources of one archiver count and limit together.
+_services: WeakKeyDictionary[Archiver, dict[bool, FileService]] = WeakKeyDictionary()
+_services_lock = threading.Lock()
+
+
+def _file_service(archiver: Archiver, tus_only: bool) -> FileService:
+    if archiver.files is None:
+        raise ValueError("this resource needs an Archiver(files=FileStore(...))")
+    known = ref(archiver)  # else what is kept for the archiver would keep it
+
+    def problem(error: StreamwareError) -> Reply:
+        archiver = known()
+        assert archiver is not None, "the resource that asks holds it"
+        return archiver.problem(error)
+
+    with _services_lock:
+        services = _services.setdefault(archiver, {})
+        if tus_only not in services:
+            services[tus_only] = FileService(archiver.files, problem, tus_only=tus_only)
+        return services[tus_only]
+
+
+class _WsgiFiles(Resource):
+    def __init__(self, archiver: Archiver, *, tus_only: bool = False) -> None:
+        super().__init__(archiver)
+        self._service = _file_service(archiver, tus_only)
+
+    def _answer(self, req: falcon.Request, resp: falcon.Response, id: str | None) -> None:
+        self._meet(req.env)
+        policy = self.archiver.policy
+        found = self._service.ask(FileRequest.from_environ(req.env, id=id, client_header=policy.client_header))
+        reply = found if isinstance(found, Reply) else take(found, blocks(req.env, policy=policy))
+        begin(req, resp, reply)
+        if not sends_body(req, reply):
+            reply.body.close()
+        resp.stream = Draining(reply.body, req.env) if req.method in _BRINGING else reply.body
+
+
+class _AsgiFiles(Resource):
+    def __init__(self, archiver: Archiver, *, tus_only: bool = False) -> None:
+        super().__init__(archiver)
+        self._service = _file_service(archiver, tus_only)
+
+    async def _answer(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: str | None) -> None:
+        self._meet(req.scope)
+        request = FileRequest.from_scope(req.scope, id=id, client_header=self.archiver.policy.client_header)
+        if req.method in _BRINGING:
+            watched: Receive | None = None  # what comes is the body, and asking for it lets the client send it
+            receive, first = receive_of(req), getattr(req, "_first_event", None)
+            if receive is None:
+                receive, first = partial(_read, req), None
+                request = replace(request, untold="this version of Falcon does not tell that a client has left")
+            length = parse_length(request.header("content-length"))
+            ask = partial(self._service.ask, request)
+            reply, whole = await answered(self.archiver, ask, receive, first, length)
+            if not whole and str(req.scope.get("http_version", "")).startswith("1"):
+                # Else servers would read the rest, however long it is, to find the next request behind it.
+                resp.set_header("Connection", "close")
+        else:
+            watched = receive_of(req)
+            found = await run(self.archiver, self._service.ask, request)
+            assert isinstance(found, Reply)
+            reply = found
+        begin(req, resp, reply)
+        if sends_body(req, reply):
+            resp.stream = AsyncBody(self.archiver, reply.body, receive=watched)
+        else:
+            resp.stream = stream = AsyncBody(self.archiver, reply.body)
+            await stream.close()
+
+
+class FilesResource(_WsgiFiles):
+    """All stored files, on ``falcon.App``: POST adds files, as a raw body, a form or by tus; GET lists them.
+
+    ``app.add_route("/files", FilesResource(archiver))``, with a FileResource at ``/files/{id}``.
+
+    :param archiver: made with ``files``; shared by all resources, closed by whoever made it.
+    :raises ValueError: it was made without.
+    """
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
+        self._answer(req, resp, None)
+
+    on_head = on_post = on_options = on_get
+
+
+class FileResource(_WsgiFiles):
+    """One stored file, on ``falcon.App``: GET and HEAD give it out, PATCH goes on with an upload, DELETE ends it.
+
+    ``app.add_route("/files/{id}", FileResource(archiver))``; see FilesResource.
+    """
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver)
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: Any, **params: Any) -> None:
+        self._answer(req, resp, str(id))
+
+    # A POST may stand for another method (X-HTTP-Method-Override).
+    on_head = on_patch = on_delete = on_post = on_options = on_get
+
+
+class TusResource(_WsgiFiles):
+    """Uploads by tus 1.0.0 and nothing else, on ``falcon.App``. One resource is for two routes: ``/uploads`` and
+    ``/uploads/{id}``; see FilesResource.
+    """
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver, tus_only=True)
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, id: Any = None, **params: Any) -> None:
+        self._answer(req, resp, None if id is None else str(id))
+
+    on_head = on_patch = on_delete = on_options = on_post
+
+
+class AsyncFilesResource(_AsgiFiles):
+    """All stored files, on ``falcon.asgi.App``; see FilesResource.
+
+    With ``streamware.edge_uploads.ExpectContinue`` around the app, clients that ask first are refused before they send.
+    """
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver)
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
+        await self._answer(req, resp, None)
+
+    on_head = on_post = on_options = on_get
+
+
+class AsyncFileResource(_AsgiFiles):
+    """One stored file, on ``falcon.asgi.App``; see FileResource."""
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver)
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: Any, **params: Any) -> None:
+        await self._answer(req, resp, str(id))
+
+    on_head = on_patch = on_delete = on_post = on_options = on_get
+
+
+class AsyncTusResource(_AsgiFiles):
+    """Uploads by tus 1.0.0 and nothing else, on ``falcon.asgi.App``; see TusResource."""
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver, tus_only=True)
+
+    async def on_post(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: Any = None, **params: Any
+    ) -> None:
+        await self._answer(req, resp, None if id is None else str(id))
+
+    on_head = on_patch = on_delete = on_options = on_post
+
+
+async def _read(req: falcon.asgi.Request) -> Message:
+    """The next message of a body, where the request's own ``receive()`` is hidden."""
+    block = await req.stream.read(64 * 1024)
+    return {"type": "http.request", "body": block, "more_body": bool(block)}
