@@ -29,7 +29,7 @@ setup(
     long_description_content_type="text/markdown",
     author="streamware contributors",
     license="MIT",
-    license_files=["LICENSE"],
+    license_files=["LICENSE", "streamware/server/static/vendor/*.LICENSE"],
     python_requires=">=3.10",
     packages=find_packages(include=["streamware", "streamware.*"]),
     package_data={

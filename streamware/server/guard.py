@@ -1,15 +1,22 @@
-"""What every answer of the server carries, and problems as pages for people.
+"""Who gets in at all, what every answer of the server carries, and problems as pages for people.
 
 The rule of this file: a program gets what was answered, byte for byte; only a browser, which says that it takes HTML,
-sees a problem as a page. It wraps the whole app, so no answer goes out without these headers.
+sees a problem as a page. It wraps the whole app, so no request gets past it and no answer goes out without these
+headers.
 """
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from streamware.edge import App, Message, Receive, Scope, Send
+from streamware.errors import StreamwareError
+from streamware.problems import problem
 from streamware.server.page import POLICY, base_of, problem_page
+from streamware.server.tokens import CHALLENGES, Tokens
+from streamware.upload_errors import FileForbidden, Unauthorized
 
 __all__ = ["Guard"]
 
@@ -22,21 +29,81 @@ _HEADERS = (
 )
 _MAX_PROBLEM = 1 << 20  # bytes of a problem that is turned into a page; the service's own are far smaller
 _MAX_NAMED = 20  # members named on a page
+_READS = ("GET", "HEAD", "OPTIONS")
+_OPEN = ("/healthz",)  # asked by what keeps the server alive, and tells nothing
 
 
 class Guard:
-    """ASGI middleware around the whole server."""
+    """ASGI middleware around the whole server.
 
-    def __init__(self, app: App) -> None:
+    :param tokens: one of which a request needs; None lets everybody in who can connect.
+    """
+
+    def __init__(self, app: App, tokens: Tokens | None = None) -> None:
         self._app = app
+        self._tokens = tokens
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        accept = b",".join(value for name, value in scope["headers"] if name == b"accept").lower()
-        answer = _Answer(scope, send, page=b"text/html" in accept)
-        await self._app(scope, receive, answer.send)
+        headers = _joined(scope["headers"])
+        answer = _Answer(scope, send, page="text/html" in headers.get("accept", "").lower())
+        refusal = self._refusal(scope, headers)
+        if refusal is None:
+            await self._app(scope, receive, answer.send)
+            return
+        reply = problem(refusal)
+        fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers]
+        body = b"" if scope["method"] == "HEAD" else b"".join(reply.body)
+        # Nobody reads what the request brings, so the connection cannot go on.
+        if scope["method"] not in ("GET", "HEAD"):
+            fields.append((b"connection", b"close"))
+        await answer.send({"type": "http.response.start", "status": reply.status, "headers": fields})
+        await answer.send({"type": "http.response.body", "body": body})
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> StreamwareError | None:
+        if (scope["method"] not in _READS or "x-http-method-override" in headers) and _is_foreign(headers):
+            return FileForbidden("A page of another site may not change anything here.")
+        if self._tokens is None or scope["path"] in _OPEN:
+            return None
+        authorization = headers.get("authorization")
+        if self._tokens.identity(authorization) is not None:
+            return None
+        return Unauthorized(
+            "" if authorization is None else "The token that came is none of this server's.",
+            headers=tuple(("WWW-Authenticate", challenge) for challenge in CHALLENGES),
+        )
+
+
+def _is_foreign(headers: dict[str, str]) -> bool:
+    """Whether a browser sends this at the wish of a page of another site.
+
+    Such a page could reach a server on loopback, or one whose credentials the browser keeps, though its user means
+    neither. Browsers say so themselves (W3C Fetch Metadata section 2.3), but over plain HTTP only on loopback; there
+    the Origin (RFC 6454 section 7) is held against the name that the server was asked by. A proxy may have changed
+    that name and told the old one; no page can set such headers without being allowed to. Programs say neither.
+    """
+    site = headers.get("sec-fetch-site")
+    if site is not None:
+        return site not in ("same-origin", "none")
+    origin = headers.get("origin")
+    if origin is None:
+        return False
+    try:
+        asked = urlsplit(origin).netloc
+    except ValueError:
+        return True
+    names = (headers.get("host", ""), *headers.get("x-forwarded-host", "").split(","))
+    return not asked or asked.lower() not in (name.strip().lower() for name in names)
+
+
+def _joined(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for raw, value in fields:
+        name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
+        found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
 
 
 class _Answer:

@@ -1,6 +1,6 @@
 """The page for people, and what problems look like to them. Pure: from a listing to text.
 
-The rule of this file: everything that came from a file name goes through ``_text``, and the page works without its
+The rule of this file: everything that came from a file name goes through ``html``, and the page works without its
 script; the script only adds to it.
 """
 
@@ -18,20 +18,44 @@ from urllib.parse import urlencode
 
 from streamware.server.files import Item, Listing, Place, shown
 
-__all__ = ["ASSETS", "ASSETS_VERSION", "POLICY", "View", "base_of", "folder_page", "moment", "order", "problem_page"]
+__all__ = [
+    "ASSETS",
+    "ASSETS_VERSION",
+    "POLICY",
+    "View",
+    "base_of",
+    "columns",
+    "counted",
+    "folder_page",
+    "html",
+    "in_bytes",
+    "kept",
+    "kind_of",
+    "moment",
+    "natural",
+    "order",
+    "problem_page",
+    "shell",
+    "template",
+]
 
 _STATIC = files("streamware.server").joinpath("static")
 
 # By name: media type and bytes. Loaded once, with the module, so that a missing file is noticed at the start.
+_KINDS_OF_ASSETS = {"css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8"}
 ASSETS = {
-    name: (kind, _STATIC.joinpath(name).read_bytes())
-    for name, kind in (("page.css", "text/css; charset=utf-8"), ("page.js", "text/javascript; charset=utf-8"))
+    path.rpartition("/")[2]: (_KINDS_OF_ASSETS[path.rpartition(".")[2]], _STATIC.joinpath(path).read_bytes())
+    for path in ("page.css", "page.js", "uploads.js", "vendor/tus.min.js")
 }
 ASSETS_VERSION = blake2b(b"".join(data for _, data in ASSETS.values()), digest_size=6).hexdigest()
-_SHELL, _FOLDER, _PROBLEM = (
-    Template(_STATIC.joinpath(name).read_text(encoding="utf-8"))
-    for name in ("shell.html", "folder.html", "problem.html")
-)
+
+
+def template(name: str) -> Template:
+    """One of the pages' texts, to be filled in."""
+    return Template(_STATIC.joinpath(name).read_text(encoding="utf-8"))
+
+
+_SHELL, _FOLDER, _PROBLEM = map(template, ("shell.html", "folder.html", "problem.html"))
 
 # The page's Content-Security-Policy: nothing from elsewhere, no inline script or style.
 POLICY = (
@@ -56,22 +80,25 @@ _KIND = {suffix: kind for kind, suffixes in _KINDS.items() for suffix in suffixe
 
 
 class View(NamedTuple):
-    """How a visitor wants to see a folder. ``page`` counts from 1."""
+    """How a visitor wants to see a list. ``page`` counts from 1; ``plain`` is the order that no link needs to name."""
 
     sort: str = "name"
     descending: bool = False
     query: str = ""
     page: int = 1
+    plain: tuple[str, bool] = ("name", False)
+
+    @property
+    def order(self) -> dict[str, str]:
+        """The fields of a query that ask for this order."""
+        if (self.sort, self.descending) == self.plain:
+            return {}
+        return {"sort": self.sort, "order": "desc"} if self.descending else {"sort": self.sort}
 
     @property
     def url(self) -> str:
-        """The link to this view of the same folder."""
-        fields = {
-            "sort": self.sort if self.sort != "name" or self.descending else "",
-            "order": "desc" if self.descending else "",
-            "q": self.query,
-            "page": str(self.page) if self.page > 1 else "",
-        }
+        """The link to this view of the same list."""
+        fields = {**self.order, "q": self.query, "page": str(self.page) if self.page > 1 else ""}
         return "?" + urlencode({k: v for k, v in fields.items() if v}, errors="replace")
 
 
@@ -79,7 +106,7 @@ def order(items: Iterable[Item], view: View) -> list[Item]:
     """The items that match, folders first; names by their words and numbers: ``file2`` comes before ``file10``."""
     wanted = view.query.casefold()
     found = [item for item in items if wanted in shown(item.name).casefold()]
-    found.sort(key=lambda item: (_natural(item.name), item.name))
+    found.sort(key=lambda item: (natural(item.name), item.name))
     if view.sort == "size":
         found.sort(key=lambda item: item.size, reverse=view.descending)
     elif view.sort == "time":
@@ -90,8 +117,8 @@ def order(items: Iterable[Item], view: View) -> list[Item]:
     return found
 
 
-def folder_page(root_name: str, place: Place, listing: Listing, view: View) -> str:
-    """The page of one folder."""
+def folder_page(root_name: str, place: Place, listing: Listing, view: View, *, uploads: bool = False) -> str:
+    """The page of one folder. ``uploads``: there is a page for them, to be led to."""
     base = "../" * (len(place.parts) + 1 if place.parts else 0)
     name = shown(place.parts[-1]) if place.parts else root_name
     items = order(listing.items, view)
@@ -104,33 +131,34 @@ def folder_page(root_name: str, place: Place, listing: Listing, view: View) -> s
     notice = f"More than {len(listing.items):,} entries are in this folder; only some are shown." if listing.cut else ""
     main = _FOLDER.substitute(
         base=base,
-        name=_text(name),
+        name=html(name),
         summary=_summary(listing.items),
-        kept=_hidden(view),
-        query=_text(view.query),
+        kept=kept(view),
+        query=html(view.query),
         # A link that was chosen is followed, one inside a folder is not: then all is not the same as the whole.
         whole="" if not rows or any(item.link and item.folder for item in rows) else escape(whole),
         whole_links=_whole(base, whole, name) if listing.items and place.bundleable else "",
         notice=f'<p class="notice">{notice}</p>' if notice else "",
         pages=pages,
-        columns=_columns(view),
+        columns=columns(view),
         rows="\n".join(_row(base, place, item, strip) for item in rows),
         none="Nothing here has that in its name." if view.query else "This folder is empty.",
         none_hidden="hidden" if rows else "",
         table_hidden="" if listing.items else "hidden",
         pager=_pager(view, pages, first, len(rows), len(items)),
-        file_name=_text(name),
+        file_name=html(name),
     )
-    return _shell(f"{_text(name)} - streamware", base, _crumbs(root_name, place, base), main)
+    crumbs = _crumbs(root_name, place, base)
+    return shell(f"{html(name)} - streamware", base, crumbs, main, here="folder" if uploads else None)
 
 
 def problem_page(base: str, status: int, heading: str, detail: str, members: Sequence[str]) -> str:
     """The page for an answer that is none."""
-    parts = [f"<p>{_text(detail)}</p>"] if detail else []
+    parts = [f"<p>{html(detail)}</p>"] if detail else []
     if members:
-        parts.append("<ul>" + "".join(f"<li><bdi>{_text(m)}</bdi></li>" for m in members) + "</ul>")
-    main = _PROBLEM.substitute(status=status, heading=_text(heading), detail="\n".join(parts), home=base or "./")
-    return _shell(f"{status} - streamware", base, "", main)
+        parts.append("<ul>" + "".join(f"<li><bdi>{html(m)}</bdi></li>" for m in members) + "</ul>")
+    main = _PROBLEM.substitute(status=status, heading=html(heading), detail="\n".join(parts), home=base or "./")
+    return shell(f"{status} - streamware", base, "", main)
 
 
 def base_of(raw_path: bytes) -> str:
@@ -146,23 +174,52 @@ def moment(seconds: int) -> str | None:
         return None
 
 
-def _shell(title: str, base: str, crumbs: str, main: str) -> str:
+def shell(
+    title: str, base: str, crumbs: str, main: str, *, here: str | None = None, scripts: Sequence[str] = ("page.js",)
+) -> str:
+    """A whole page around its main part.
+
+    :param here: "folder" or "uploads", whichever of the two it belongs to; None where there are no two, or neither.
+    """
+    tags = (f'<script src="{base}assets/{name}?v={ASSETS_VERSION}" defer></script>' for name in scripts)
     return _SHELL.substitute(
-        title=title, base=base, home=base or "./", version=ASSETS_VERSION, crumbs=crumbs, main=main
+        title=title,
+        base=base,
+        home=base or "./",
+        version=ASSETS_VERSION,
+        scripts="\n".join(tags),
+        crumbs=crumbs,
+        sections="" if here is None else _sections(base, here),
+        main=main,
     )
 
 
-def _text(text: str) -> str:
+def _sections(base: str, here: str) -> str:
+    links = (
+        f'<a href="{way}"{" aria-current=page" if key == here else ""}>{label}</a>'
+        for key, way, label in (("folder", base or "./", "Folder"), ("uploads", f"{base}files", "Uploads"))
+    )
+    return f'<nav class="sections" aria-label="Sections">{"".join(links)}</nav>'
+
+
+def html(text: str) -> str:
+    """Any text as it can stand in a page, in an attribute too."""
     return escape(text.translate(_VISIBLE))
 
 
-def _natural(name: str) -> list[str | tuple[int, str]]:
+def kind_of(name: str) -> str:
+    """The kind of thing a file name stands for, which is the name of its picture."""
+    return _KIND.get(name.rpartition(".")[2].lower(), "file") if "." in name else "file"
+
+
+def natural(name: str) -> list[str | tuple[int, str]]:
+    """What to sort names by, so that ``file2`` comes before ``file10``."""
     # Numbers by length and then digits: the same order, and no number is too long for it. Even places hold words.
     pieces = _DIGITS.split(name.casefold())
     return [(len(p.lstrip("0")), p.lstrip("0")) if n % 2 else p for n, p in enumerate(pieces)]
 
 
-def _size(count: int) -> str:
+def in_bytes(count: int) -> str:
     """Bytes for people, in powers of 1,000; the script says it the same way."""
     if count < 1000:
         return f"{count} B"
@@ -172,20 +229,21 @@ def _size(count: int) -> str:
     return f"{value:.0f} {'BkMGTPE'[unit]}B" if value >= 99.95 else f"{value:.1f} {'BkMGTPE'[unit]}B"
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """A number of things, for people."""
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _summary(items: Sequence[Item]) -> str:
     folders = sum(item.folder for item in items)
-    parts = [_count(folders, "folder")] if folders else []
-    parts.append(_count(len(items) - folders, "file"))
-    return f"{', '.join(parts)} · {_size(sum(item.size for item in items))}"
+    parts = [counted(folders, "folder")] if folders else []
+    parts.append(counted(len(items) - folders, "file"))
+    return f"{', '.join(parts)} · {in_bytes(sum(item.size for item in items))}"
 
 
-def _hidden(view: View) -> str:
-    fields = (("sort", view.sort), ("order", "desc" if view.descending else ""))
-    return "".join(f'<input type="hidden" name="{n}" value="{v}">' for n, v in fields if v and v != "name")
+def kept(view: View) -> str:
+    """What a form must send along to stay at the view's order."""
+    return "".join(f'<input type="hidden" name="{n}" value="{v}">' for n, v in view.order.items())
 
 
 def _whole(base: str, href: str, name: str) -> str:
@@ -203,15 +261,16 @@ def _crumbs(root_name: str, place: Place, base: str) -> str:
     last = len(names) - 1
     ways = [base or "./", *("../" * (last - n) or "./" for n in range(1, last + 1))]
     links = [
-        f'<li><a href="{way}"{" aria-current=page" if n == last else ""}><bdi>{_text(name)}</bdi></a></li>'
+        f'<li><a href="{way}"{" aria-current=page" if n == last else ""}><bdi>{html(name)}</bdi></a></li>'
         for n, (name, way) in enumerate(zip(names, ways, strict=True))
     ]
     return f'<nav aria-label="Folder"><ol class="crumbs">{"".join(links)}</ol></nav>'
 
 
-def _columns(view: View) -> str:
+def columns(view: View, labels: Sequence[tuple[str, str, str]] = _COLUMNS) -> str:
+    """The heads of a table that can be sorted: of each its key, its style and what stands in it."""
     cells = []
-    for key, style, label in _COLUMNS:
+    for key, style, label in labels:
         here = key == view.sort
         state = f' aria-sort="{"descending" if view.descending else "ascending"}"' if here else ""
         # Whoever sorts by size or time looks for the largest or the newest.
@@ -223,20 +282,19 @@ def _columns(view: View) -> str:
 
 def _row(base: str, place: Place, item: Item, strip: str) -> str:
     inner = place.inner(item.name, folder=item.folder)
-    name = _text(shown(item.name))
+    name = html(shown(item.name))
     if item.folder:
         own = Place((item.name,), folder=True).href
         link, style = own if place.parts else f"browse/{own}", "folder"
     else:
-        suffix = item.name.rpartition(".")[2].lower() if "." in item.name else ""
-        link, style = f"{base}tree/{inner.href}", _KIND.get(suffix, "file")
+        link, style = f"{base}tree/{inner.href}", kind_of(item.name)
     when = moment(item.modified) or ""
     state = (
         ""
         if inner.bundleable
         else ' disabled title="With control characters in its name it comes only with its folder"'
     )
-    size = "" if item.folder else f'<span title="{_count(item.size, "byte")}">{_size(item.size)}</span>'
+    size = "" if item.folder else f'<span title="{counted(item.size, "byte")}">{in_bytes(item.size)}</span>'
     return (
         f'<tr data-size="{item.size}" data-time="{item.modified}"><td class="c"><label class="hit">'
         f'<input type="checkbox" name="path" value="/tree/{inner.href}{strip}" aria-label="Select {name}"{state}>'

@@ -8,14 +8,15 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
 from streamware.checksums import engines
 from streamware.policy import Policy
+from streamware.server.tokens import Tokens
 
-__all__ = ["VERSION", "Address", "Settings", "about", "parse_address"]
+__all__ = ["VERSION", "Address", "Settings", "about", "parse_address", "parse_seconds", "parse_size"]
 
 try:
     VERSION = version("streamware")
@@ -25,6 +26,9 @@ except PackageNotFoundError:  # run from a source tree that was never installed
 _ADDRESS = re.compile(
     r"(?:\[(?P<six>[0-9A-Fa-f:.]+(?:%[\w.-]+)?)\]|(?P<host>[^\s:\[\]]+)):(?P<port>[0-9]{1,5})\Z", re.ASCII
 )
+_SIZE = re.compile(r"([0-9]{1,15})\s*([KMGT]?)(?:iB|B)?\Z", re.ASCII | re.IGNORECASE)
+_SPAN = re.compile(r"([0-9]{1,12})\s*([smhdw]?)\Z", re.ASCII | re.IGNORECASE)
+_SPANS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 24 * 3600, "w": 7 * 24 * 3600}
 
 
 def about() -> str:
@@ -58,6 +62,28 @@ def parse_address(text: str) -> Address:
     return Address(match["six"] or match["host"], port)
 
 
+def parse_size(text: str) -> int:
+    """Bytes, from a number and perhaps one of K, M, G and T, each 1,024 times the one before.
+
+    :raises ValueError: with a text for the operator.
+    """
+    match = _SIZE.match(text.strip())
+    if match is None or not int(match[1]):
+        raise ValueError(f"a size is a number of bytes, or one with K, M, G or T behind it, such as 20G, not {text!r}")
+    return int(match[1]) << (10 * " KMGT".index(match[2].upper() or " "))
+
+
+def parse_seconds(text: str) -> int:
+    """Seconds, from a number and perhaps one of s, m, h, d and w.
+
+    :raises ValueError: with a text for the operator.
+    """
+    match = _SPAN.match(text.strip())
+    if match is None or not int(match[1]):
+        raise ValueError(f"a time is a number of seconds, or one with m, h, d or w behind it, such as 30d, not {text!r}")
+    return int(match[1]) * _SPANS[match[2].lower()]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """One run of the server.
@@ -71,6 +97,13 @@ class Settings:
     :param ledger: URL of the database for checksums and links; None for this process's memory.
     :param link_key: signs links; None for a new one in every worker.
     :param hidden: paths that are not served, wherever ROOT is.
+    :param store: URL of the object store for uploads; None to take none.
+    :param rows: URL of the database that knows the files in ``store``.
+    :param no_uploads: why there is none, for the log.
+    :param tokens: who may use the server; None for everybody who can connect.
+    :param allow_delete: let stored files be deleted.
+    :param max_upload: the largest file that is taken, in bytes; None for the policy's own limit.
+    :param keep_seconds: how long a stored file is kept; None until somebody deletes it.
     :raises ValueError: with a text for the operator.
     """
 
@@ -84,6 +117,13 @@ class Settings:
     ledger: str | None = field(default=None, repr=False)
     link_key: bytes | None = field(default=None, repr=False)
     hidden: tuple[str, ...] = ()
+    store: str | None = field(default=None, repr=False)
+    rows: str = field(default="", repr=False)
+    no_uploads: str = ""
+    tokens: Tokens | None = None
+    allow_delete: bool = False
+    max_upload: int | None = None
+    keep_seconds: int | None = None
 
     def __post_init__(self) -> None:
         if not os.path.isdir(self.root):
@@ -103,7 +143,15 @@ class Settings:
     def policy(self) -> Policy:
         """The limits and permissions that follow from these settings."""
         try:
-            return Policy(allow=self.allow, allow_networks=self.allow_networks, link_key=self.link_key)
+            policy = Policy(
+                allow=self.allow,
+                allow_networks=self.allow_networks,
+                link_key=self.link_key,
+                authorize=None if self.tokens is None else self.tokens.authorize,
+                allow_delete=self.allow_delete,
+                file_seconds=self.keep_seconds,
+            )
+            return policy if self.max_upload is None else replace(policy, max_upload_bytes=self.max_upload)
         except ValueError as error:
             text = str(error).replace("Policy.allow_networks", "--allow-network").replace("Policy.allow", "--allow")
             raise ValueError(text) from error

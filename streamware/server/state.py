@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from streamware.shared_ledger import SqlLedger
 
-__all__ = ["NO_STATE", "State", "open_state", "state_directory"]
+__all__ = ["NO_STATE", "State", "database_files", "open_state", "state_directory"]
 
 NO_STATE = "memory:"  # the ``--state`` that keeps nothing
 
@@ -52,7 +52,7 @@ def open_state(state: str | None, key_file: str | None, warn: Callable[[str], No
         return State(None, named or _new_key(), tuple(files))
     if state is not None:
         _try(state)
-        files += _database_files(state)
+        files += database_files(state)
         if named is not None:
             return State(state, named, tuple(files))
     lost = "what it learns and the key of its links" if state is None else "the key of its links"
@@ -76,8 +76,8 @@ def _try(url: str) -> None:
         raise ValueError(f"--state: {error}") from error
 
 
-def _database_files(url: str) -> list[str]:
-    """The files behind a SQLite URL, as its "-wal" and such come and go."""
+def database_files(url: str) -> list[str]:
+    """The files behind a SQLite URL, the database itself first, as its "-wal" and such come and go."""
     dialect, _, rest = url.partition(":///")
     path = os.path.abspath(unquote(rest.partition("?")[0]))
     return [path + suffix for suffix in ("", "-wal", "-shm", "-journal")] if dialect.startswith("sqlite") else []

@@ -15,10 +15,10 @@
   const output = document.getElementById("total");
   const hint = output.textContent;
   const filter = document.querySelector("#filter input[type=search]");
-  const downloads = [...form.querySelectorAll("button[name=format]")];
+  const downloads = [...form.querySelectorAll(".buttons button")];
   const LONGEST_URL = 6000; // characters; some proxies take no more than 8,192 bytes
 
-  const rows = [...body.rows].map((tr) => {
+  const read = (tr) => {
     const box = tr.querySelector("input");
     const link = tr.querySelector(".n a");
     return {
@@ -31,7 +31,8 @@
       time: Number(tr.dataset.time),
       total: null, // of a folder: a promise of {files, bytes, complete}, once it was chosen
     };
-  });
+  };
+  const rows = [...body.rows].map(read);
   const rowOf = new Map(rows.map((row) => [row.tr, row]));
   const visible = () => [...body.rows].map((tr) => rowOf.get(tr)).filter((row) => !row.tr.hidden && !row.box.disabled);
   const chosen = () => rows.filter((row) => row.box.checked);
@@ -200,10 +201,12 @@
 
   const STEPS = { ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -Infinity, End: Infinity };
 
-  for (const row of rows) {
+  function untab(row) {
     row.box.tabIndex = -1;
     row.link.tabIndex = -1;
   }
+
+  rows.forEach(untab);
   if (visible().length) visible()[0].box.tabIndex = 0;
 
   body.addEventListener("keydown", (event) => {
@@ -243,8 +246,8 @@
       }
     } else if (event.key === "/" && !event.ctrlKey && !event.metaKey && !event.altKey) {
       event.preventDefault();
-      filter.focus();
-      filter.select();
+      filter?.focus();
+      filter?.select();
     } else if (event.key.toLowerCase() === "a" && (event.ctrlKey || event.metaKey) && !event.shiftKey) {
       event.preventDefault();
       setAll(true);
@@ -254,21 +257,21 @@
   // --- filter and sorting in place; a folder of several pages leaves both to the server ---
 
   function sift() {
-    const wanted = filter.value.toLowerCase();
+    const wanted = filter?.value.toLowerCase() ?? "";
     for (const row of rows) row.tr.hidden = !row.name.toLowerCase().includes(wanted);
     const shown = visible();
     if (rows.length) {
       none.hidden = rows.some((row) => !row.tr.hidden);
-      none.textContent = "Nothing here has that in its name.";
+      if (filter) none.textContent = "Nothing here has that in its name.";
     }
     if (shown.length) current(shown[0]);
   }
 
-  filter.addEventListener("input", () => {
+  filter?.addEventListener("input", () => {
     sift();
     tell();
   });
-  if (single && !new URLSearchParams(location.search).get("q")) {
+  if (filter && single && !new URLSearchParams(location.search).get("q")) {
     document.getElementById("filter-go").hidden = true;
     filter.form.addEventListener("submit", (event) => event.preventDefault());
   }
@@ -308,22 +311,44 @@
   // --- times as they are here, not in Greenwich ---
 
   const clock = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
-  for (const time of body.querySelectorAll("time")) {
-    if (!time.dateTime) continue;
-    time.title = time.dateTime;
-    time.textContent = clock.format(new Date(time.dateTime));
+
+  function localize(inside) {
+    for (const time of inside.querySelectorAll("time")) {
+      if (!time.dateTime) continue;
+      time.title = time.dateTime;
+      time.textContent = clock.format(new Date(time.dateTime));
+    }
   }
+
+  localize(body);
   form.querySelector("th.t span").remove();
+
+  // --- rows that come while the page is open; whoever brings them has them from the server ---
+
+  document.addEventListener("streamware:rows", (event) => {
+    for (const tr of [...event.detail].reverse()) {
+      const row = read(tr);
+      untab(row);
+      localize(tr);
+      rows.unshift(row);
+      rowOf.set(tr, row);
+      body.prepend(tr);
+    }
+    for (const part of form.querySelectorAll("table, .bar")) part.hidden = false;
+    sift();
+    tell();
+  });
 
   // --- taking it: a GET can be resumed, so it is used wherever its URL is not too long ---
 
-  form.addEventListener("submit", () => {
+  form.addEventListener("submit", (event) => {
+    if (event.submitter?.hasAttribute("formaction")) return; // it asks for something else
     form.method = "get";
     const length = [...new FormData(form)].reduce((sum, [, value]) => sum + 6 + encodeURIComponent(value).length, 0);
     if (length > LONGEST_URL) form.method = "post";
   });
   form.addEventListener("formdata", (event) => {
-    if (!single || !whole || filter.value || !rows.every((row) => row.box.checked)) return;
+    if (!single || !whole || filter?.value || !rows.every((row) => row.box.checked)) return;
     event.formData.delete("path");
     event.formData.append("path", whole); // all of it: the folder itself says so in one line
   });

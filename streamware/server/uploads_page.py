@@ -1,0 +1,137 @@
+"""The page of the stored files, with the way to bring more. Pure: from what the store lists to text.
+
+The rule of this file: that of ``page``: what came from a client goes through ``html``, and the page works without its
+scripts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from urllib.parse import urlencode
+
+from streamware.server.page import (
+    View,
+    columns,
+    counted,
+    html,
+    in_bytes,
+    kept,
+    kind_of,
+    moment,
+    natural,
+    shell,
+    template,
+)
+from streamware.stored import StoredFile
+
+__all__ = ["NEWEST", "PAGE_FILES", "discard_page", "uploads_page"]
+
+PAGE_FILES = 500  # on one page
+NEWEST = View(sort="time", descending=True, plain=("time", True))
+
+_UPLOADS, _DISCARD = map(template, ("uploads.html", "discard.html"))
+_COLUMNS = (("name", "n", "Name"), ("size", "s", "Size"), ("time", "t", "Stored<span> (UTC)</span>"))
+_SCRIPTS = ("page.js", "tus.min.js", "uploads.js")
+_MAX_NAMED = 100  # names on the page that asks before it deletes
+
+
+def uploads_page(
+    files: Sequence[StoredFile],
+    view: View,
+    *,
+    after: str | None,
+    on: str | None,
+    most: int,
+    discards: bool,
+    stored: int = 0,
+) -> str:
+    """The page at ``/files``.
+
+    :param files: one page of them, newest first.
+    :param view: how they are wanted; only where they are all on this page.
+    :param after: the cursor this page was asked with; None for the first.
+    :param on: the one to ask the next page with; None where there is none.
+    :param most: bytes that a file may have.
+    :param discards: files can be deleted.
+    :param stored: how many files were brought just now.
+    """
+    single = after is None and on is None
+    shown = order(files, view) if single else list(files)
+    what = f"{counted(len(files), 'file')} · {in_bytes(sum(file.size for file in files))}"
+    heads = "".join(f'<th class="{style}" scope="col"><div>{label}</div></th>' for _, style, label in _COLUMNS)
+    done = f'<p class="notice done" role="status">{counted(stored, "file")} stored.</p>' if stored else ""
+    main = _UPLOADS.substitute(
+        base="",
+        summary=what if single else f"{'The newest' if after is None else 'Older ones:'} {what}",
+        tools=_tools(view) if single and files else "",
+        notice=done,
+        limit=f"Up to {in_bytes(most)} each.",
+        pages=1 if single else 2,
+        columns=columns(view, _COLUMNS) if single else heads,
+        rows="\n".join(map(_row, shown)),
+        none="Nothing here has that in its name." if view.query else "Nothing was uploaded yet.",
+        none_hidden="hidden" if shown else "",
+        table_hidden="" if files else "hidden",
+        pager=_pager(after, on),
+        discard='<button class="danger" formaction="files/delete">Delete</button>' if discards else "",
+    )
+    return shell("Uploads - streamware", "", "", main, here="uploads", scripts=_SCRIPTS)
+
+
+def discard_page(files: Sequence[StoredFile], base: str) -> str:
+    """Asks once more before files are deleted. ``base``: the relative way back to ``/``."""
+    names = [f"<li><bdi>{html(file.name)}</bdi></li>" for file in files[:_MAX_NAMED]]
+    if len(files) > _MAX_NAMED:
+        names.append(f"<li>and {len(files) - _MAX_NAMED:,} more</li>")
+    main = _DISCARD.substitute(
+        question=f"Delete {counted(len(files), 'file')}?",
+        names="".join(names),
+        base=base,
+        hidden="".join(f'<input type="hidden" name="path" value="/files/{file.id}">' for file in files),
+        button=f"Delete {counted(len(files), 'file')}",
+    )
+    return shell("Delete - streamware", base, "", main, here="uploads")
+
+
+def order(files: Sequence[StoredFile], view: View) -> list[StoredFile]:
+    """The files that match, as the view wants them; they come newest first."""
+    wanted = view.query.casefold()
+    found = [file for file in files if wanted in file.name.casefold()]
+    if view.sort == "time":
+        return found if view.descending else found[::-1]
+    found.sort(key=lambda file: (natural(file.name), file.name))
+    if view.sort == "size":
+        found.sort(key=lambda file: file.size, reverse=view.descending)
+    elif view.descending:
+        found.reverse()
+    return found
+
+
+def _row(file: StoredFile) -> str:
+    name, when = html(file.name), moment(file.created) or ""
+    return (
+        f'<tr data-size="{file.size}" data-time="{file.created}"><td class="c"><label class="hit">'
+        f'<input type="checkbox" name="path" value="/files/{file.id}" aria-label="Select {name}"></label></td>'
+        f'<td class="n"><a class="{kind_of(file.name)}" href="files/{file.id}"><bdi>{name}</bdi></a></td>'
+        f'<td class="s"><span title="{counted(file.size, "byte")}">{in_bytes(file.size)}</span></td>'
+        f'<td class="t"><time datetime="{when}">{when[:16].replace("T", " ")}</time></td></tr>'
+    )
+
+
+def _tools(view: View) -> str:
+    return (
+        f'<div class="tools"><form id="filter" method="get" role="search">{kept(view)}'
+        '<label class="search"><span class="unseen">Filter by name</span><input type="search" name="q" '
+        f'value="{html(view.query)}" placeholder="Filter" autocomplete="off" spellcheck="false" '
+        'aria-keyshortcuts="/"></label> <button class="quiet" id="filter-go">Filter</button></form></div>'
+    )
+
+
+def _pager(after: str | None, on: str | None) -> str:
+    if after is None and on is None:
+        return ""
+    first = '<a class="quiet button" rel="first" href="files">Newest</a>' if after is not None else ""
+    url = "" if on is None else escape("files?" + urlencode({"after": on}))
+    older = f'<a class="quiet button" rel="next" href="{url}">Older</a>' if on is not None else ""
+    return f'<p class="pager">{first}{older}</p>'
