@@ -52,7 +52,8 @@ FLOORS = {
             edge edge_clients edge_subrequests edge_uploads intercept held middleware
             resources resources_base resources_files
             server server.app server.cli server.files server.guard server.listing server.metrics server.page
-            server.raw server.run server.settings server.state server.tokens server.uploads server.workers
+            server.raw server.run server.settings server.state server.storage server.tokens server.uploads
+            server.uploads_page server.workers
             __main__
         """,
     }.items()
@@ -137,16 +138,23 @@ NEIGHBOURS: dict[str, set[str]] = {
     "resources": {"edge", "resources_base", "resources_files"},
     "resources_base": {"edge"},
     "resources_files": {"edge", "edge_uploads", "resources_base"},
-    "server.guard": {"edge", "server.page"},
+    "server.guard": {"edge", "server.page", "server.tokens"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {
         *("edge", "middleware", "resources"),
         *("server.files", "server.guard", "server.listing", "server.metrics", "server.page", "server.raw"),
+        *("server.tokens", "server.uploads", "server.uploads_page"),
     },
-    "server.run": {"server.app", "server.metrics", "server.settings"},
+    "server.run": {"server.app", "server.metrics", "server.settings", "server.uploads"},
+    "server.settings": {"server.tokens"},
+    "server.storage": {"server.state"},
+    "server.uploads": {"edge", "resources", "server.metrics", "server.page", "server.uploads_page"},
+    "server.uploads_page": {"server.page"},
     "server.workers": {"server.metrics", "server.run", "server.settings"},
-    "server.cli": {"server.run", "server.settings", "server.state", "server.workers"},
+    "server.cli": {
+        *("server.run", "server.settings", "server.state", "server.storage", "server.tokens", "server.workers"),
+    },
     "__main__": {"server.cli"},
 }
 

@@ -18,28 +18,35 @@ import falcon.asgi
 from streamware.edge import App, run
 from streamware.errors import MemberForbidden, MemberNotFound
 from streamware.middleware import AsyncBundleMiddleware
-from streamware.model import File
+from streamware.model import File, Member, Members, Stored
 from streamware.reply import BytesBody, Conditions, Reply
-from streamware.resources import AsgiResource
+from streamware.resources import AsgiResource, AsyncFileResource
 from streamware.server.files import Place, Root
 from streamware.server.guard import Guard
 from streamware.server.listing import Pieces, folder_json, total_json
 from streamware.server.metrics import CONTENT_TYPE, Metrics
-from streamware.server.page import ASSETS, ASSETS_VERSION, POLICY, View, base_of, folder_page, order
+from streamware.server.page import ASSETS, ASSETS_VERSION, base_of, folder_page, order
 from streamware.server.raw import reply_for_file
+from streamware.server.tokens import Tokens
+from streamware.server.uploads import Counting, Discard, Uploads, page_reply, view_of
 from streamware.service import Archiver
+from streamware.stored import is_file_id
+from streamware.target import parse_href
 
 __all__ = ["make_app"]
 
 _NOT_FOUND = "There is nothing here."
 
 
-def make_app(root: str, archiver: Archiver, metrics: Metrics, *, hidden: Iterable[str] = ()) -> Guard:
+def make_app(
+    root: str, archiver: Archiver, metrics: Metrics, *, hidden: Iterable[str] = (), tokens: Tokens | None = None
+) -> Guard:
     """The whole ASGI app.
 
     :param root: the directory to serve; absolute, links resolved.
-    :param archiver: makes the archives; closed by whoever made it.
+    :param archiver: makes the archives, and has the file store if uploads are taken; closed by whoever made it.
     :param hidden: paths that are as if they were not there.
+    :param tokens: who may use the server; None for everybody who can connect.
     """
     files = Root(root, max_members=archiver.policy.max_members, hidden=hidden)
     app = falcon.asgi.App()
@@ -52,8 +59,31 @@ def make_app(root: str, archiver: Archiver, metrics: Metrics, *, hidden: Iterabl
     app.add_route("/assets/{name}", _Asset())
     app.add_route("/healthz", _Health())
     app.add_route("/metrics", _Figures(metrics))
+    local = files.members
+    if archiver.files is not None:
+        app.add_route("/files", Uploads(archiver))
+        app.add_route("/files/delete", Discard(archiver))
+        app.add_route("/files/{id}", AsyncFileResource(archiver))
+        local = _Local(files)
     # Falcon asks for dict where ASGI promises a mapping.
-    return Guard(AsyncBundleMiddleware(cast(App, app), path="/bundle", archiver=archiver, local=files.members))
+    bundles = AsyncBundleMiddleware(cast(App, app), path="/bundle", archiver=archiver, local=local)
+    return Guard(Counting(bundles, metrics), tokens)
+
+
+class _Local:
+    """The members that stand for an href without a request to ourselves: files below ROOT, and stored ones.
+
+    Of these nothing is looked up here: the planning of the bundle asks for all of them at once.
+    """
+
+    def __init__(self, files: Root) -> None:
+        self._files = files
+
+    def __call__(self, href: str) -> Members | None:
+        head, _, rest = parse_href(href).raw_path[1:].partition(b"/")
+        if unquote_to_bytes(head) == b"files" and is_file_id(id := unquote_to_bytes(rest).decode("latin-1")):
+            return Members([Member("", Stored(id))])
+        return self._files.members(href)
 
 
 class _Below(AsgiResource):
@@ -91,7 +121,7 @@ class _Folder(_Below):
         if not place.folder and self._files.is_folder(place):
             return _redirect(Place(place.parts[-1:], folder=True).href)
         listing = self._files.listing(place)
-        view = _view(req)
+        view = view_of(req)
         headers = [("Vary", "Accept"), ("Cache-Control", "no-cache")]
         if (
             req.get_param("format") == "json"
@@ -100,9 +130,9 @@ class _Folder(_Below):
             headers.append(("Content-Type", "application/json"))
             pieces = folder_json(self._files.name, place, listing, order(listing.items, view))
             return Reply(200, tuple(headers), Pieces(pieces))
-        page = folder_page(self._files.name, place, listing, view).encode("utf-8", "replace")
-        headers += [("Content-Type", "text/html; charset=utf-8"), ("Content-Security-Policy", POLICY)]
-        return _whole(page, headers)
+        uploads = self.archiver.files is not None
+        page = folder_page(self._files.name, place, listing, view, uploads=uploads)
+        return page_reply(page, headers)
 
 
 class _Raw(_Below):
@@ -158,17 +188,6 @@ def _place(req: falcon.asgi.Request) -> Place | None:
     raw: bytes = req.scope["raw_path"]
     head, _, rest = raw[1:].partition(b"/")
     return None if b"/" in unquote_to_bytes(head) else Place.of(rest)
-
-
-def _view(req: falcon.asgi.Request) -> View:
-    """How the folder is wanted; what makes no sense is as if it were not there."""
-    sort, page = req.get_param("sort", default="name"), req.get_param("page", default="1")
-    return View(
-        sort=sort if sort in ("name", "size", "time") else "name",
-        descending=req.get_param("order") == "desc",
-        query=req.get_param("q", default="")[:200],
-        page=int(page) if page.isascii() and page.isdigit() and len(page) < 8 else 1,
-    )
 
 
 def _redirect(way: str) -> Reply:

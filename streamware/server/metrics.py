@@ -1,6 +1,6 @@
 """Figures for Prometheus: an Observer that counts, and their text.
 
-The rule of this file: it knows downloads, not requests, and adds up over all processes of one server.
+The rule of this file: it counts what it is told of, and adds up over all processes of one server.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # From a local file to an upstream that has to think: what a user notices starts at a tenth of a second.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _OUTCOMES = ("complete", "aborted", "left")
+_UPLOAD_OUTCOMES = ("taken", "refused", "left")
 
 
 class Metrics:
@@ -50,6 +51,16 @@ class Metrics:
             registry=own,
             buckets=_BUCKETS,
         )
+        self._uploads = Counter("streamware_uploads", "Requests with uploads that ended.", ["outcome"], registry=own)
+        self._upload_bytes = Counter("streamware_upload_bytes", "Bytes of uploads received.", registry=own)
+        self._stored = Counter("streamware_files_stored", "Files that became whole.", registry=own)
+        self._stored_bytes = Counter("streamware_files_stored_bytes", "Bytes of them.", registry=own)
+        self._swept = Counter("streamware_files_swept", "Deleted and expired ones whose bytes are gone.", registry=own)
+        self._receiving = Gauge(
+            "streamware_active_uploads", "Requests with uploads running now.", registry=own, multiprocess_mode="livesum"
+        )
+        for outcome in _UPLOAD_OUTCOMES:
+            self._uploads.labels(outcome)
         for outcome in _OUTCOMES:
             self._bundles.labels(outcome)  # a rate over a counter that appears late would miss its first events
         if directory is None:
@@ -85,6 +96,25 @@ class Metrics:
 
     def upstream_failed(self) -> None:
         self._failures.inc()
+
+    def upload_started(self) -> None:
+        self._receiving.inc()
+
+    def upload_received(self, count: int) -> None:
+        """Some bytes of a request's body have come."""
+        self._upload_bytes.inc(count)
+
+    def upload_ended(self, outcome: str) -> None:
+        """``taken``, ``refused`` (by an answer that says so) or ``left`` (by the client, without an answer)."""
+        self._receiving.dec()
+        self._uploads.labels(outcome).inc()
+
+    def file_stored(self, size: int) -> None:
+        self._stored.inc()
+        self._stored_bytes.inc(size)
+
+    def files_swept(self, count: int) -> None:
+        self._swept.inc(count)
 
 
 def forget_process(directory: str, pid: int) -> None:

@@ -23,6 +23,7 @@ from streamware.errors import StreamwareError
 from streamware.server.app import make_app
 from streamware.server.metrics import Metrics
 from streamware.server.settings import VERSION, Address, Settings, about
+from streamware.server.uploads import CountedStore
 from streamware.service import Archiver
 
 __all__ = ["announce", "listen", "run", "serve"]
@@ -104,10 +105,12 @@ def serve(
     :param ready: called once on the loop when connections are being accepted, with the function that stops it.
     """
     _tune_malloc()
-    archiver = Archiver(settings.policy(), settings.ledger, observer=metrics)
+    policy = settings.policy()
+    store = None if settings.store is None else CountedStore(settings.store, settings.rows, policy, metrics)
+    archiver = Archiver(policy, settings.ledger, observer=metrics, files=store)
     try:
         config = uvicorn.Config(
-            make_app(settings.root, archiver, metrics, hidden=settings.hidden),
+            make_app(settings.root, archiver, metrics, hidden=settings.hidden, tokens=settings.tokens),
             loop="asyncio",
             lifespan="off",
             ws="none",
@@ -117,10 +120,17 @@ def serve(
             timeout_graceful_shutdown=settings.grace_seconds,
         )
         _log.info("%s", about())
+        if store is None:
+            _log.info("no uploads are taken: %s", settings.no_uploads)
+        else:
+            _log.info("uploads are kept in %s", store.objects.name)
+            store.start()
         asyncio.run(_Server(config, ready).serve([listener]))
     finally:
         listener.close()
         archiver.close()
+        if store is not None:
+            store.close()
 
 
 def _tune_malloc() -> None:

@@ -59,14 +59,14 @@ def uploads_page(
     single = after is None and on is None
     shown = order(files, view) if single else list(files)
     what = f"{counted(len(files), 'file')} · {in_bytes(sum(file.size for file in files))}"
-    heads = "".join(f'<th class="{style}" scope="col">{label}</th>' for _, style, label in _COLUMNS)
+    heads = "".join(f'<th class="{style}" scope="col"><div>{label}</div></th>' for _, style, label in _COLUMNS)
     done = f'<p class="notice done" role="status">{counted(stored, "file")} stored.</p>' if stored else ""
     main = _UPLOADS.substitute(
         base="",
         summary=what if single else f"{'The newest' if after is None else 'Older ones:'} {what}",
         tools=_tools(view) if single and files else "",
         notice=done,
-        limit=f"Up to {in_bytes(most)} each. What breaks off can be gone on with.",
+        limit=f"Up to {in_bytes(most)} each.",
         pages=1 if single else 2,
         columns=columns(view, _COLUMNS) if single else heads,
         rows="\n".join(map(_row, shown)),

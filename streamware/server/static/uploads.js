@@ -304,7 +304,7 @@
   // --- ways in ---
 
   form.classList.add("live");
-  document.getElementById("drop-hint").hidden = false;
+  for (const id of ["drop-hint", "resumes"]) document.getElementById(id).hidden = false;
   document.getElementById("send").hidden = true;
   input.required = false;
   input.addEventListener("change", () => {
