@@ -46,12 +46,13 @@ def root(tmp_path: Path) -> Path:
 
 @contextmanager
 def started(root: Path, *options: str) -> Iterator[Served]:
-    """A server that ends in good order, and had nothing to tell but what computes."""
+    """A server that ends in good order, and had nothing to tell but what computes and where uploads go."""
     with Served(root, *options) as served:
         yield served
         served.signal()
         assert served.wait() == 0
-    assert all(" INFO streamware.server: streamware " in line for line in served.log.splitlines())
+    told = re.compile(r"\S+ \S+ INFO streamware\.server: (streamware |uploads are kept in |no uploads are taken: )")
+    assert all(told.match(line) for line in served.log.splitlines())
 
 
 def refused(root: Path, *options: str) -> str:
@@ -88,7 +89,7 @@ def test_what_it_keeps_is_its_users_alone(root: Path, home: Path) -> None:
     with started(root) as served:
         assert served.ask("/bundle?path=/tree/a.txt").status == 200
     own = home / "streamware"
-    assert {path.name for path in own.iterdir()} == {"state.sqlite3", "link.key"}
+    assert {path.name for path in own.iterdir()} == {"state.sqlite3", "link.key", "files"}
     assert mode(own) == 0o700
     assert (mode(own / "state.sqlite3"), mode(own / "link.key")) == (0o600, 0o600)
     key = (own / "link.key").read_text()
@@ -252,7 +253,7 @@ def test_all_who_start_at_once_have_one_key(home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(start, range(8)))
     assert len({state.link_key for state in states}) == 1
-    assert {path.name for path in (home / "streamware").iterdir()} == {"state.sqlite3", "link.key"}
+    assert {path.name for path in (home / "streamware").iterdir()} == {"state.sqlite3", "link.key", "files"}
 
 
 def test_replicas_with_one_key_and_one_database_open_each_others_links(root: Path, tmp_path: Path) -> None:
