@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -64,6 +65,7 @@ def one(pattern: str, text: str) -> str:
     return str(found[0])
 
 
+@cache
 def known_flags() -> set[str]:
     done = subprocess.run(command("serve", "--help"), capture_output=True, text=True, env=environment(), timeout=30)
     return set(re.findall(r"(--[a-z-]+)", done.stdout))
@@ -283,6 +285,22 @@ def test_a_bundle_named_by_a_long_url_comes_through(site: Site) -> None:
     assert ask(url, "HEAD").status == 200
 
 
+def test_an_upload_goes_on_at_another_replica_and_through_the_front(site: Site) -> None:
+    data = content(20 * MIB, 9)
+    tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    one, other = site.replicas
+    made = ask(f"{one.url}/files", "POST", {**tus, "Upload-Length": str(len(data))}, data[:MIB])
+    assert made.status == 201
+    path = made.headers["Location"]
+    on = ask(other.url + path, "PATCH", {**tus, "Upload-Offset": str(MIB)}, data[MIB : 2 * MIB])
+    assert (on.status, on.headers["Upload-Offset"]) == (204, str(2 * MIB))
+    # More than the front lets through elsewhere.
+    rest = ask(site.url + path, "PATCH", {**tus, "Upload-Offset": str(2 * MIB)}, data[2 * MIB :])
+    assert (rest.status, rest.headers["Upload-Offset"]) == (204, str(len(data)))
+    for at in (site.url, one.url, other.url):
+        assert ask(at + path).body == data
+
+
 @contextmanager
 def begun(site: Site, path: str) -> Iterator[http.client.HTTPResponse]:
     """A download whose client took its first MiB, and nothing since then for long enough to have it all on the way."""
@@ -370,7 +388,8 @@ def test_the_password_of_the_database_stands_in_no_command_line(tmp_path: Path) 
             assert ask(wrong.url + way, "POST", kind, body).status == 503
             assert ask(f"{wrong.url}/bundle?path=/tree/a.txt").status == 200
             assert "password authentication failed" in wrong.said()
-            assert right.said().count("\n") == 2  # with what it runs on, and that it listens
+            # What it runs on, that it listens, and that it takes no uploads: that needs a store that replicas share.
+            assert right.said().count("\n") == 3
             for replica in replicas:
                 assert "secret" not in Path(f"/proc/{replica.pid}/cmdline").read_text()
                 assert "-secret" not in replica.said()
