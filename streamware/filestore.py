@@ -308,7 +308,9 @@ class FileStore:
 
         :raises ValueError: ``after`` is nothing that a page before has given.
         """
-        return self.rows.listed(limit=limit, after=after)
+        files, following = self.rows.listed(limit=limit, after=after)
+        now = time.time()
+        return [file for file in files if file.expires is None or file.expires > now], following
 
     def source(self, id: str, file: StoredFile | None = None) -> Source:
         """What reads a stored file. Asks nobody yet.
@@ -358,6 +360,7 @@ class FileStore:
         unhashed = self.rows.unhashed(_TOGETHER)
         for file in unhashed:
             self._hasher.want(file.id)
+        self.rows.claim("sweep", 0.0, time.time())  # whoever starts next sweeps at once
         return Swept(files, len(waiting), strays, drafts, len(unhashed))
 
     def _doomed(self, limit: int) -> list[str]:

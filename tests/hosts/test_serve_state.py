@@ -222,7 +222,7 @@ def test_what_it_chose_itself_may_fail_with_a_warning(
         assert served.wait() == 0
     assert served.log.startswith("streamware serve: warning: ")
     assert told in served.log
-    assert served.log.count("\n") == 2  # and what computes
+    assert served.log.count("\n") == 3  # and what computes, and whether there are uploads
 
 
 def test_a_state_directory_no_url_can_name_is_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def test_all_who_start_at_once_have_one_key(home: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         states = list(pool.map(start, range(8)))
     assert len({state.link_key for state in states}) == 1
-    assert {path.name for path in (home / "streamware").iterdir()} == {"state.sqlite3", "link.key", "files"}
+    assert {path.name for path in (home / "streamware").iterdir()} == {"state.sqlite3", "link.key"}
 
 
 def test_replicas_with_one_key_and_one_database_open_each_others_links(root: Path, tmp_path: Path) -> None:
