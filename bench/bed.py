@@ -115,7 +115,8 @@ class Bed:
         """Touch so many bytes of memory, three quarters of what is free at most, so that nobody is the first to.
 
         On a virtual machine a page that the guest has not used lately costs several times the writing of it; who
-        happens to get such pages for its files would pay for all others.
+        happens to get such pages for its files would pay for all others. Hosts take free memory back little by little,
+        so much more is touched than will be used.
         """
         found = re.search(r"^MemAvailable: *([0-9]+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
         free = int(found[1]) * 1024 if found else 0
