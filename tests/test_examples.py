@@ -279,19 +279,16 @@ def test_s3_files(run: Run, tmp_path: Path) -> None:
 
 def test_upload_client(run: Run, tmp_path: Path) -> None:
     (tmp_path / "smörgås.log").write_bytes(LOG_A)
-    with run("upload_and_bundle", KEEP=str(tmp_path / "kept")) as host:
+    (tmp_path / "large").write_bytes(bytes(32 << 20))
+    token = "a-token-of-ann"
+    with run("upload_app_asgi", KEEP=str(tmp_path / "kept"), TOKENS=f"ann:{token}") as host:
         url = f"http://127.0.0.1:{host.port}/files"
-        code, told = client(str(tmp_path / "smörgås.log"), url)
+        code, told = client(str(tmp_path / "smörgås.log"), url, TOKEN=token)
         assert (code, told["name"], told["size"]) == (0, "smörgås.log", len(LOG_A))
-        code, told = client("-", url, "piped.log", stdin=LOG_B)
+        code, told = client("-", url, "piped.log", stdin=LOG_B, TOKEN=token)
         assert (code, told["name"], told["size"]) == (0, "piped.log", len(LOG_B))
-        assert host.ask(str(told["url"])).body == LOG_B
-    with run("upload_app_asgi", KEEP=str(tmp_path / "kept"), TOKENS="ann:a-token-of-ann") as host:
-        url = f"http://127.0.0.1:{host.port}/files"
-        code, told = client(str(tmp_path / "smörgås.log"), url, TOKEN="a-token-of-ann")
-        assert (code, told["name"]) == (0, "smörgås.log")
+        assert host.ask(str(told["url"]), Authorization=f"Bearer {token}").body == LOG_B
         # Refused before its body is read, which is larger than what fits between the two.
-        (tmp_path / "large").write_bytes(bytes(32 << 20))
         code, told = client(str(tmp_path / "large"), url, TOKEN="of-nobody")
         assert (code, told["status"]) == (1, 403)
 
