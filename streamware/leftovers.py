@@ -31,9 +31,9 @@ class Swept(NamedTuple):
     """What one sweep did.
 
     ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads,
-    and those that cannot be deleted. ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
-    whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes, of which files were made. ``ours``
-    False: another replica is at it, so nothing was done.
+    and those that cannot be deleted. ``strays``: objects of which no row knew. ``drafts``: what writers that were
+    killed had left. ``hashing``: files whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes,
+    of which files were made. ``ours`` False: another replica is at it, so nothing was done.
     """
 
     files: int = 0

@@ -38,7 +38,7 @@ FLOORS = {
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
             database sessions file_tables file_database file_rows
-            objects object_chunks object_errors object_folder body_in sources.stored
+            objects object_chunks object_errors object_folder body_in gunicorn_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client sources.places sources.probe
             sources.wsgi_answer
@@ -68,6 +68,7 @@ WORDS = {"errors", "upload_errors", "model", "plan", "reply", "stored"}
 # Module -> the other modules of its own floor that it may import. Below its floor it may import anything.
 NEIGHBOURS: dict[str, set[str]] = {
     "reply": {"hosting"},
+    "body_in": {"gunicorn_in"},
     "uploads": {"file_request", "semantics"},
     "contents": {"facts"},
     "member_rows": {"contents"},
