@@ -26,7 +26,7 @@ __all__ = ["Nursery"]
 _IMPORTS = """
     asyncio boto3 falcon falcon.asgi gunicorn.app.wsgiapp gunicorn.workers.gthread httptools multipart obstore
     obstore.store prometheus_client psycopg requests sqlalchemy.dialects.postgresql sqlalchemy.dialects.sqlite
-    streamware.middleware streamware.resources streamware.server.cli tusclient.client urllib3 uvicorn uvicorn.main
+    streamware.middleware streamware.resources tusclient.client urllib3 uvicorn uvicorn.main
     uvicorn.protocols.http.httptools_impl
 """
 
@@ -36,6 +36,7 @@ class Nursery:
 
     def __init__(self, log: Path) -> None:
         self._lock = threading.Lock()
+        self._log = log
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.files.nursery"],
@@ -56,7 +57,7 @@ class Nursery:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
-        assert answer, "the nursery has ended"
+        assert answer, f"the nursery has ended: {self._log.read_text()}"
         return int(answer)
 
     def close(self) -> None:

@@ -79,12 +79,15 @@ class Line:
     def answer(self, method: str = "POST") -> Answer:
         """What comes back. :raises OSError, http.client.HTTPException: nothing whole does."""
         response = http.client.HTTPResponse(self.socket, method=method)
-        response.begin()
-        headers: dict[str, str] = {}
-        for name, value in response.getheaders():
-            key = name.lower()
-            headers[key] = f"{headers[key]}, {value}" if key in headers else value
-        return Answer(response.status, headers, response.read())
+        try:
+            response.begin()
+            headers: dict[str, str] = {}
+            for name, value in response.getheaders():
+                key = name.lower()
+                headers[key] = f"{headers[key]}, {value}" if key in headers else value
+            return Answer(response.status, headers, response.read())
+        finally:
+            response.close()
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
@@ -193,10 +196,12 @@ class Tus:
         return ask(port, "PATCH", path, self.head(path, offset, len(data), **headers), data)
 
     def complete(self, port: int, path: str, data: bytes) -> None:
-        """Go on from where the server stands to the end."""
-        at = self.offset(port, path)
-        if at < len(data):
-            answer = self.patch(port, path, at, data[at:])
+        """Go on from where the server stands to the end. What is told to be whole is not sent again."""
+        answer = ask(port, "HEAD", path, self.version)
+        at = int(answer.headers["upload-offset"])
+        more = {"Upload_Length": str(len(data))} if "upload-defer-length" in answer.headers else {}
+        if at < len(data) or more:
+            answer = self.patch(port, path, at, data[at:], **more)
             assert answer.status == 204, (answer.status, answer.body[:500])
             at = int(answer.headers["upload-offset"])
         assert at == len(data)
