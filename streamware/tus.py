@@ -1,7 +1,7 @@
 """The tus protocol, version 1.0.0 (tus.io): creation and its kinds, the core, termination and concatenation.
 
-The rule of this file: it decides by what the database says, before a body is read. Whoever answers adds Tus-Resumable,
-and whoever calls has let the request pass.
+The rule of this file: it decides by what the database says, before a body is read. Whoever calls has let the request pass,
+and sends Tus-Resumable with errors too.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ _EXTENSIONS = (
     *("creation", "creation-with-upload", "creation-defer-length", "checksum"),
     *("expiration", "termination", "concatenation"),
 )
+_VERSION = ("Tus-Resumable", TUS_VERSION)
 _NO_STORE = ("Cache-Control", "no-store")
 _CREATES = ("upload-length", "upload-defer-length", "upload-concat")
 
@@ -76,7 +77,7 @@ class Tus:
     def abilities(self) -> _Headers:
         """What an OPTIONS is told."""
         return (
-            ("Tus-Resumable", TUS_VERSION),
+            _VERSION,
             ("Tus-Version", TUS_VERSION),
             ("Tus-Extension", ",".join(_EXTENSIONS)),
             ("Tus-Max-Size", str(self._policy.max_upload_bytes)),
@@ -113,7 +114,7 @@ class Tus:
         location = f"{request.base}/{upload.id}"
 
         def created(upload: Upload) -> Reply:
-            return Reply(201, (("Location", location), _NO_STORE, *self._advanced(upload)))
+            return _created(location, self._advanced(upload))
 
         try:
             if not brings:
@@ -173,7 +174,7 @@ class Tus:
             metadata=metadata,
             concat=request.header("upload-concat") or "",
         )
-        return Reply(201, (("Location", f"{request.base}/{file.id}"), _NO_STORE))
+        return _created(f"{request.base}/{file.id}")
 
     # --- the core ---
 
@@ -183,7 +184,7 @@ class Tus:
         :raises FileUnknown, UploadExpired: there is none, or none of the caller's.
         """
         found = self._found(id, caller)
-        headers: list[tuple[str, str]] = [_NO_STORE]
+        headers: list[tuple[str, str]] = [_VERSION, _NO_STORE]
         if isinstance(found, StoredFile):
             headers += (("Upload-Offset", str(found.size)), ("Upload-Length", str(found.size)), *_digest(found))
         else:
@@ -227,8 +228,8 @@ class Tus:
 
     def _patched(self, kept: Upload | StoredFile) -> Reply:
         if isinstance(kept, StoredFile):
-            return Reply(204, (("Upload-Offset", str(kept.size)), *_digest(kept)))
-        return Reply(204, self._advanced(kept))
+            return Reply(204, (_VERSION, ("Upload-Offset", str(kept.size)), *_digest(kept)))
+        return Reply(204, (_VERSION, *self._advanced(kept)))
 
     def _advanced(self, upload: Upload) -> _Headers:
         """What is told of an upload after something was added to it; if that was the last, it is a file now."""
@@ -278,6 +279,10 @@ class Tus:
             return self._store.finish(upload)
         except OffsetMismatch:  # another request has done so in this moment; or it was ended, which is FileUnknown
             return self._store.file(upload.id)
+
+
+def _created(location: str, more: _Headers = ()) -> Reply:
+    return Reply(201, (_VERSION, ("Location", location), ("Content-Length", "0"), _NO_STORE, *more))
 
 
 def _digest(file: StoredFile) -> _Headers:
