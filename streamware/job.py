@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import time
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
-from typing import Protocol
 from urllib.parse import urlsplit
 
 from streamware.admission import Ticket
@@ -19,53 +18,33 @@ from streamware.ahead import Ahead
 from streamware.assemble import CODINGS, Assembly, assemble, check_names, passes
 from streamware.coding import BLOCK, coded_key, signature
 from streamware.crew import Crew
-from streamware.early import Early, early_of
-from streamware.errors import (
-    EmptyBundle,
-    InvalidTarget,
-    LimitExceeded,
-    MemberError,
-    MemberNotFound,
-    StreamwareError,
-)
+from streamware.early import Early
+from streamware.errors import EmptyBundle, LimitExceeded, MemberError, MemberNotFound
 from streamware.facts import Looked
 from streamware.ledger import Ledger
 from streamware.line import Line
-from streamware.members import FILE, OBJECT, PATH, TRUSTED, UNTRUSTED, Row
-from streamware.model import Bundle, Data, Facts, File, Member, Members, Path, Source, Stream, Tree, Url
+from streamware.member_sources import MemberSources, Subrequest, Upstreams
+from streamware.members import FILE, OBJECT, PATH, Row
+from streamware.model import Bundle, Data, Facts, File, Member, Members, Source, Stored, Stream, Tree, Url
 from streamware.plan import Method, Window
 from streamware.policy import Policy
-from streamware.prober import Prober
+from streamware.prober import Prober, failure_of
 from streamware.pump import Body, Witness
 from streamware.report import ERRORS_NAME, report
-from streamware.said import UNKNOWN
+from streamware.said import UNKNOWN, Said
 from streamware.sources.file import expand_tree
 from streamware.sources.generated import DataSource
-from streamware.sources.gzipped import GzippedSource, Promises, Representation
 from streamware.sources.own import file_source, own_source
-from streamware.sources.proof import ProvedSource
+from streamware.sources.stored import Files
+from streamware.stored_members import look_up, stored_facts
 from streamware.versions import Versions
 
-__all__ = ["Job", "Subrequest", "Upstreams"]
-
-# Opens a path inside the wrapped app; the facts are what its answer must agree with, None where unknown.
-Subrequest = Callable[[str, "Facts | None"], Source]
+__all__ = ["Job"]
 
 _Found = tuple[int, Row, Facts | Looked]
 
 _AT_ONCE = 500  # members whose compressed sizes are asked for together
 _BLOCKS = 3  # under way for each thread that compresses: one at work, one waiting, one waiting to be sent
-_OWN = (File, Data, Stream, Tree)  # content that this side holds or makes
-
-
-class Upstreams(Protocol):
-    """What makes the sources of URLs (``proxy.Upstream``)."""
-
-    def source(
-        self, content: Url, *, size: int | None, etag: str | None, digest: bytes | None, proved: bool
-    ) -> Source: ...
-
-    def representation(self, content: Url, *, etag: str | None, proved: bool) -> Representation: ...
 
 
 class Job:
@@ -76,6 +55,7 @@ class Job:
     :param ticket: its place among the bundles that are being sent; released with the rest.
     :param crew: whose threads open members before their turn; None: none is.
     :param deflaters: whose threads compress; None: whoever reads the body does.
+    :param files: what holds stored members; None: there is no file store.
     """
 
     def __init__(
@@ -88,19 +68,21 @@ class Job:
         ticket: Ticket | None = None,
         crew: Crew | None = None,
         deflaters: Crew | None = None,
+        files: Files | None = None,
     ) -> None:
         self.bundle = bundle
         self.started = time.monotonic()
         self._policy = policy
-        self._upstreams = upstreams
         self._ledger = ledger
-        self._subrequest = subrequest
+        self._files = files
+        self._sources = MemberSources(bundle, policy, upstreams, subrequest, files)
         self._ticket = ticket
         self._crew = crew
         self._deflaters = deflaters
         self._members = Members()
-        self._prober: Prober | None = None  # and what it found out of remote sources
-        self._files: array[int] = array("q")  # hashes of local files' validators; 0 where there is none
+        self._said = Said()  # and what their sources, or the file store, told of them
+        self._prober: Prober | None = None
+        self._file_versions: array[int] = array("q")  # hashes of local files' validators; 0 where there is none
         self._versions = Versions(0)
         self._failures: list[MemberError] = []  # of members that are left out
 
@@ -115,12 +97,15 @@ class Job:
         self._policy.admit(self.bundle)
         self._members = self._expanded()
         self._weigh(map(_declared, self._members.rows()))
-        self._files = array("q", bytes(8 * len(self._members)))
+        self._file_versions = array("q", bytes(8 * len(self._members)))
         self._versions = Versions(len(self._members))
+        missing = look_up(self._members, self._files, self._policy, self._said)
+        if missing and self.bundle.on_error == "abort":
+            raise failure_of(missing)
         asked = array("q", (i for i, brief in enumerate(self._members.briefly()) if self._must_ask(*brief, linked)))
         if asked:
             check_names(self.bundle, self._members.rows(), self._policy)
-        failed = self._probe(asked, keep=keep)
+        failed = missing | self._probe(asked, keep=keep)
         members = self._settled(failed)
         coder = ""
         if self.bundle.compress != "stored" or self.bundle.format in CODINGS:
@@ -143,7 +128,7 @@ class Job:
         self._members = self._expanded()
         self._weigh(map(_declared, self._members.rows()))
         failed = self._probe(only, keep=False)
-        return {index: failed.get(index) or self._said(index) for index in only}
+        return {index: failed.get(index) or self._said[index] for index in only}
 
     def body(self, assembly: Assembly, pieces: Iterable[bytes | Window], witness: Witness) -> Body:
         """The body over some windows, its first member opened.
@@ -214,64 +199,14 @@ class Job:
             return source
         file = self._members.file(index)
         if file is not None:  # PERF: 1 us; by way of a member 7
-            return file_source(*file, self._files[index], self._policy)
-        return self._make_source(self._members[index], self._said(index), self._files[index])
-
-    def _make_source(self, member: Member, pinned: Facts | None = None, version: int = 0) -> Source:
-        """A source for a member, which checks what is declared of it wherever that can be checked."""
-        size, etag = member.size, member.etag
-        if pinned is not None:
-            size = pinned.size if size is None else size
-            etag = pinned.validator if etag is None else etag
-        if isinstance(member.content, Url) and passes(member, self.bundle):
-            return self._gzipped_source(member, member.content)
-        source = self._plain_source(member, size, etag, version)
-        return source if member.digest is None else ProvedSource(source, member.digest, size)
-
-    def _gzipped_source(self, member: Member, content: Url) -> Source:
-        policy, etag = self._policy, member.etag
-        return GzippedSource(
-            lambda: self._upstreams.representation(content, etag=etag, proved=member.proved),
-            Promises(
-                size=member.size, digest=member.digest, most=policy.max_bundle_bytes, large=member.may_exceed_4gib
-            ),
-            url=content.url.partition("?")[0] if isinstance(content.url, str) else member.name,
-            tagged=etag is not None,
-            check=policy.verify_passthrough,
-        )
-
-    def _plain_source(self, member: Member, size: int | None, etag: str | None, version: int) -> Source:
-        content = member.content
-        if isinstance(content, Url):
-            return self._upstreams.source(content, size=size, etag=etag, digest=member.digest, proved=member.proved)
-        if isinstance(content, Path):
-            if self._subrequest is None:
-                raise InvalidTarget("A path can only be fetched through an app that streamware wraps.")
-            return self._subrequest(content.href, Facts(size=size, validator=etag))
-        return own_source(content, member, version, self._policy)
+            return file_source(*file, self._file_versions[index], self._policy)
+        return self._sources.make(self._members[index], self._said[index], self._file_versions[index])
 
     def _ahead(self, assembly: Assembly) -> Ahead | None:
         """What opens this bundle's members before their turn; None where there are no two that it could open."""
-        of_paths: Early | None = None
 
         def early(index: int) -> Early:
-            nonlocal of_paths
-            kind = self._members.kind(index)
-            if kind == FILE:
-                return Early.NOTHING
-            content = self._members.content(index) if kind == OBJECT else None
-            if kind in (TRUSTED, UNTRUSTED) or isinstance(content, Url):
-                return Early.NOTHING if self._held(index) else Early.OPENING
-            if kind == PATH:
-                if of_paths is None:
-                    try:
-                        of_paths = early_of(self._make_source(self._members[index]))
-                    except StreamwareError:  # to be told of at its turn
-                        return Early.NOTHING
-                return of_paths
-            if content is None or isinstance(content, _OWN):
-                return Early.NOTHING
-            return early_of(content)
+            return self._sources.early(self._members, index, held=self._held(index))
 
         if self._crew is None:
             return None
@@ -306,7 +241,8 @@ class Job:
     def _probe(self, asked: Collection[int], *, keep: bool) -> dict[int, MemberError]:
         prober = self._prober = Prober(
             self._members,
-            lambda index: self._make_source(self._members[index]),
+            self._said,
+            lambda index: self._sources.make(self._members[index]),
             self._policy,
             self.bundle.on_error,
             None if self._crew is None else self._crew.room,
@@ -316,10 +252,6 @@ class Job:
     def _held(self, index: int) -> bool:
         """Whether a member's content came along when its source was asked."""
         return self._prober is not None and self._prober.holds(index)
-
-    def _said(self, index: int) -> Facts:
-        """What a member's source has said."""
-        return UNKNOWN if self._prober is None else self._prober.facts[index]
 
     def _settled(self, failed: dict[int, MemberError]) -> Iterator[_Found]:
         """The members that are to be in the archive, in order, with what is known of each.
@@ -337,14 +269,16 @@ class Job:
                         facts = file_source(*file, 0, self._policy).look()
                     else:
                         facts = own_source(member.content, member, 0, self._policy).probe()
-                    self._files[index] = hash(facts.validator)
+                    self._file_versions[index] = hash(facts.validator)
                 except MemberError as failure:
                     failure.member, failure.index = member.name, index
                     if self.bundle.on_error == "abort":
                         raise
                     error = failure
             else:
-                facts = self._said(index)
+                facts = self._said[index]
+                if isinstance(member.stored, Stored):
+                    facts = stored_facts(member.stored, facts)
             if error is not None:
                 self._failures.append(error)
                 continue
@@ -370,7 +304,7 @@ class Job:
         else:
             return
         self._members.append(member)
-        self._files.append(0)
+        self._file_versions.append(0)
         self._versions.append()
         yield len(self._members) - 1, self._members.row(len(self._members) - 1), facts
 
@@ -381,7 +315,7 @@ class Job:
 
     def _must_ask(self, kind: int, stored: object, size: int | None, linked: bool) -> bool:
         """Whether the head cannot be sent before this member's source was asked."""
-        if kind == FILE or (kind == OBJECT and (stored is None or isinstance(stored, File | Data | Stream))):
+        if kind == FILE or (kind == OBJECT and (stored is None or isinstance(stored, File | Data | Stream | Stored))):
             return False
         # Of an empty one nothing is ever opened, so that nobody would see that it is missing, or not empty at all.
         return not size or self.bundle.on_error != "abort" or (linked and kind == PATH)

@@ -36,9 +36,10 @@ from streamware.errors import (
     SizeMismatch,
     StreamwareError,
 )
-from streamware.job import Job, Subrequest, Upstreams
+from streamware.job import Job
 from streamware.ledger import Ledger
 from streamware.manifest import from_json, to_json
+from streamware.member_sources import Subrequest, Upstreams
 from streamware.model import Bundle, Data, Facts, Member, Members, Path, Url
 from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 
 from streamware.crew import Room
@@ -20,7 +20,7 @@ from streamware.policy import Policy
 from streamware.said import Said
 from streamware.sources.generated import DataSource
 
-__all__ = ["Prober"]
+__all__ = ["Prober", "failure_of"]
 
 # Nothing of the archive leaves meanwhile. After so long the others are asked for their size alone.
 _READ_SECONDS = 2.0
@@ -31,6 +31,7 @@ _BESIDE = 300  # bytes that content which is held takes beside its own, in the t
 class Prober:
     """Asks once for a bundle.
 
+    :param facts: where what each source says is noted.
     :param source_of: makes the source of a member, by its index, of which nothing is known yet; may raise
         StreamwareError.
     :param room: for content that is read along, of all bundles together; None: none is read.
@@ -39,12 +40,13 @@ class Prober:
     def __init__(
         self,
         members: Members,
+        facts: Said,
         source_of: Callable[[int], Source],
         policy: Policy,
         on_error: OnError,
         room: Room | None,
     ) -> None:
-        self.facts = Said()  # what each source said
+        self._facts = facts
         self._kept: dict[int, Source] = {}  # those that hold an open answer, and what holds all of a content
         self._shared = room
         self._borrowed: dict[int, int] = {}  # bytes of it, by member
@@ -81,7 +83,7 @@ class Prober:
             self._ask_beside(beside, (i for i in asked if i in serial))
         failed = self._failed
         if failed and self._aborts:
-            raise failed[min(failed)] if len(failed) == 1 else MembersFailed(tuple(failed[i] for i in sorted(failed)))
+            raise failure_of(failed)
         return failed
 
     def _ask_beside(self, beside: Collection[int], serial: Iterable[int]) -> None:
@@ -158,7 +160,7 @@ class Prober:
             holds = getattr(source, "holds", False)
             facts = self._read_along(index, source) if holds else source.probe(keep=self._keeps)
             with self._lock:
-                self.facts.put(index, facts)
+                self._facts.put(index, facts)
             if self._keeps:
                 self._kept[index] = source
         except StreamwareError as error:
@@ -206,6 +208,11 @@ class Prober:
         if paths and getattr(self._unpinned(paths[0]), "serial", False):
             serial.update(paths)
         return serial
+
+
+def failure_of(failed: Mapping[int, MemberError]) -> MemberError:
+    """One error for those of some members, by index."""
+    return failed[min(failed)] if len(failed) == 1 else MembersFailed(tuple(failed[i] for i in sorted(failed)))
 
 
 def _content(source: Source, size: int) -> Source:

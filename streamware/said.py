@@ -12,6 +12,7 @@ __all__ = ["UNKNOWN", "Said"]
 
 UNKNOWN = Facts()
 _MAX_TYPES = 255
+_NOTHING = (None,) * 6
 
 
 class Said:
@@ -23,6 +24,7 @@ class Said:
     def __init__(self) -> None:
         self._sizes = Numbers()
         self._times = Numbers()
+        self._sums = Numbers()  # CRC-32
         self._validators = Texts()
         self._identities = Texts()
         self._types = Numbers()
@@ -33,13 +35,14 @@ class Said:
     def put(self, index: int, facts: Facts) -> None:
         self._told = True
         kind = facts.media_type
-        columns = Facts(facts.size, facts.modified, facts.validator, media_type=kind, identity=facts.identity)
+        columns = Facts(facts.size, facts.modified, facts.validator, facts.crc32, None, kind, facts.identity)
         known = kind is None or kind in self._type_numbers or len(self._type_numbers) < _MAX_TYPES
         if facts != columns or not known:
             self._whole[index] = facts
             return
         self._sizes.put(index, facts.size)
         self._times.put(index, facts.modified)
+        self._sums.put(index, facts.crc32)
         self._validators.put(index, facts.validator)
         self._identities.put(index, facts.identity)
         self._types.put(index, None if kind is None else self._type_numbers.setdefault(kind, len(self._type_numbers)))
@@ -50,8 +53,8 @@ class Said:
         if index in self._whole:
             return self._whole[index]
         size, validator, number = self._sizes[index], self._validators[index], self._types[index]
-        modified, identity = self._times[index], self._identities[index]
-        if size is None and validator is None and number is None and modified is None and identity is None:
+        modified, identity, crc = self._times[index], self._identities[index], self._sums[index]
+        if (size, validator, number, modified, identity, crc) == _NOTHING:
             return UNKNOWN
         kind = None if number is None else tuple(self._type_numbers)[number]
-        return Facts(size, modified, validator, media_type=kind, identity=identity)
+        return Facts(size, modified, validator, crc, None, kind, identity)

@@ -18,10 +18,12 @@ from streamware.admission import Admission, Ticket
 from streamware.assemble import Assembly
 from streamware.crew import Crew, Room, usable_cores
 from streamware.errors import BodyClosed, LengthUnknown, PreconditionFailed, RangeNotSatisfiable, StreamwareError
+from streamware.filestore import FileStore
 from streamware.hosting import Host, host_of
-from streamware.job import Job, Subrequest
+from streamware.job import Job
 from streamware.ledger import Ledger
 from streamware.links import Link, Links
+from streamware.member_sources import Subrequest
 from streamware.memory_ledger import MemoryLedger
 from streamware.model import Bundle, Observer
 from streamware.plan import Window
@@ -48,14 +50,22 @@ class Archiver:
     :param ledger: where checksums that were learned in passing are kept: None for this process's memory, or the URL of
         a database that replicas share ("sqlite:///state.sqlite3", "postgresql+psycopg://...").
     :param observer: told of downloads and upstreams, for metrics; None for nobody.
+    :param files: the store of the files that ``Bundle.add_stored`` names; None: there are none. Whoever made it closes
+        it.
     :raises ValueError: the ledger's URL cannot be used.
     """
 
     def __init__(
-        self, policy: Policy | None = None, ledger: str | None = None, *, observer: Observer | None = None
+        self,
+        policy: Policy | None = None,
+        ledger: str | None = None,
+        *,
+        observer: Observer | None = None,
+        files: FileStore | None = None,
     ) -> None:
         self.policy = policy or Policy()
         self.observer = observer
+        self.files = files
         self.admission = Admission(self.policy)
         self.upstream = Upstream(self.policy, observer)
         memory = MemoryLedger(max_versions=self.policy.ledger_versions, seconds=self.policy.ledger_seconds)
@@ -89,7 +99,9 @@ class Archiver:
         :raises StreamwareError: the bundle is refused, a member cannot be had, or too many are being sent already.
         """
         ticket = self.admission.enter()
-        job = Job(bundle, self.policy, self.upstream, self.ledger, None, ticket, self._crew, self._deflaters)
+        job = Job(
+            bundle, self.policy, self.upstream, self.ledger, None, ticket, self._crew, self._deflaters, files=self.files
+        )
         try:
             assembly = job.plan(keep=True)
             return self._body(job, assembly, (Window(0, assembly.plan.length),), Conditions())
@@ -125,7 +137,17 @@ class Archiver:
             ticket = ticket or self.admission.enter(conditions.client)
         except StreamwareError as error:
             return self.problem(error)
-        job = Job(bundle, self.policy, self.upstream, self.ledger, subrequest, ticket, self._crew, self._deflaters)
+        job = Job(
+            bundle,
+            self.policy,
+            self.upstream,
+            self.ledger,
+            subrequest,
+            ticket,
+            self._crew,
+            self._deflaters,
+            files=self.files,
+        )
         try:
             return self._respond(job, conditions, tuple(headers), base_etag, modified, link)
         except StreamwareError as error:

@@ -44,8 +44,8 @@ FLOORS = {
         """,
         # The service.
         2: """
-            admission service job links prober
-            filestore appender hashing sweeper single intake intake_form intake_tus tus file_service file_admission
+            admission service job links prober filestore appender hashing sweeper single intake intake_form
+            intake_tus tus file_service file_admission member_sources stored_members
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
@@ -95,7 +95,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "passage": {"ahead", "coding", "line", "passing", "recall"},
     "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
-    "job": {"admission", "prober"},
+    "job": {"admission", "member_sources", "prober", "stored_members"},
     "objects": {"object_chunks", "object_errors", "object_folder"},
     "object_folder": {"object_errors"},
     "sessions": {"database"},
@@ -112,8 +112,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "tus": {"admission", "file_admission", "filestore", "intake", "intake_tus"},
     "file_service": {"admission", "file_admission", "filestore", "intake", "intake_form", "single", "tus"},
     "memory_ledger": {"ledger", "singles"},
-    "links": {"job"},
-    "service": {"admission", "filestore", "job", "links"},
+    "links": {"job", "member_sources"},
+    "service": {"admission", "filestore", "job", "links", "member_sources"},
     "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
     "ledger_tables": {"checksums", "database", "ledger", "sessions"},
     "ledger_writer": {"database", "ledger", "ledger_tables", "memory_ledger", "sessions"},
