@@ -7,11 +7,10 @@ for what a database does not know of is swept away.
 
 from __future__ import annotations
 
-import json
+import logging
 import os
 import select
 import signal
-import traceback
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -27,7 +26,8 @@ NO_STORE = "none"  # the ``--store`` that takes no uploads
 
 _FOLDER = "files"
 _TRIAL_SECONDS = 60.0  # for a store and its database to show that they work
-_MOST_BYTES = 1 << 16  # of what a trial has to tell
+_MOST_BYTES = select.PIPE_BUF  # of what a trial has to tell: so many come whole
+_WORKS, _FAILED = "+", "-"
 
 
 class Storage(NamedTuple):
@@ -67,74 +67,76 @@ def open_storage(store: str | None, state: str | None, ledger: str | None, warn:
     folder = os.path.join(os.path.dirname(files[0]), _FOLDER) if state is None else f"{files[0]}.{_FOLDER}"
     url = Path(folder).as_uri()
     try:
-        return Storage(url, ledger, (folder, *_tried(url, ledger)))
+        return Storage(url, ledger, tuple({folder, *_tried(url, ledger)}))
     except ValueError as error:
         warn(f"{folder}: {error}; no uploads are taken")
         return Storage(None, "", (folder,), why="see the warning")
 
 
 def _tried(url: str, rows: str) -> tuple[str, ...]:
-    """Whether a file store can be opened and written to. Returns the folder it lies in, if it lies in one.
+    """Open a file store and see whether it can be written to. Returns the folder it lies in, if it lies in one.
+
+    :raises ValueError: it cannot; with a text for the operator.
+    """
+    store = FileStore(url, rows)
+    try:
+        error = _error_of_trial(store, has_rows=bool(database_files(rows)))
+    finally:
+        store.close()
+    if error:
+        raise ValueError(error)
+    return () if store.objects.folder is None else (store.objects.folder,)
+
+
+def _error_of_trial(store: FileStore, *, has_rows: bool) -> str:
+    """What is wrong with a store, "" if nothing is.
 
     It is tried in a process of its own: the libraries of object stores have threads, and whoever has them must not fork
     any more, as workers are made.
 
-    :raises ValueError: it cannot; with a text for the operator.
+    :param has_rows: its database must answer; one on another machine may come up later, and is asked again then.
     """
     told, tell = os.pipe()
     pid = os.fork()
     if pid == 0:
         os.close(told)
-        _try(url, rows, tell)
+        _try(store, has_rows, tell)
     os.close(tell)
     try:
-        said = _said(told) if select.select([told], [], [], _TRIAL_SECONDS)[0] else b""
-        if not said:
-            os.kill(pid, signal.SIGKILL)
+        if select.select([told], [], [], _TRIAL_SECONDS)[0]:
+            said = os.read(told, _MOST_BYTES).decode("utf-8", "replace")
+        else:
+            said = f"{_FAILED}it did not answer within {_TRIAL_SECONDS:.0f} seconds"
     finally:
         os.close(told)
+        os.kill(pid, signal.SIGKILL)  # it has told what it had to tell
         os.waitpid(pid, 0)
-    if not said:
-        raise ValueError(f"it did not answer within {_TRIAL_SECONDS:.0f} seconds, or the trial of it failed")
-    answer = json.loads(said)
-    if answer["error"] is not None:
-        raise ValueError(answer["error"])
-    return () if answer["folder"] is None else (answer["folder"],)
+    if not said.startswith((_FAILED, _WORKS)):
+        return "the trial of it ended by itself"
+    return said.removeprefix(_FAILED).removeprefix(_WORKS)
 
 
-def _said(told: int) -> bytes:
-    data = b""
-    while (piece := os.read(told, _MOST_BYTES)) and len(data) < _MOST_BYTES:
-        data += piece
-    return data
-
-
-def _try(url: str, rows: str, tell: int) -> NoReturn:
-    """The process that tries it: it writes an object and deletes it again, and asks a database that is a file."""
+def _try(store: FileStore, has_rows: bool, tell: int) -> NoReturn:
+    """The process that tries it: it writes an object and deletes it again, and asks the database."""
+    said = _WORKS
     try:
-        answer: dict[str, str | None] = {"error": None, "folder": None}
+        logging.disable()  # it has one line to say
+        # A key like those of uploads: should this process be killed here, the sweeper finds it.
+        id = str(uuid.uuid4())
+        key = f"{id[:2]}/{id}/{0:016x}-{id[-8:]}"
+        writer = store.objects.writer(key)
         try:
-            store = FileStore(url, rows)
-            try:
-                answer["folder"] = store.objects.folder
-                # A key like those of uploads: should this process be killed here, the sweeper finds it.
-                id = str(uuid.uuid4())
-                key = f"{id[:2]}/{id}/{0:016x}-{id[-8:]}"
-                writer = store.objects.writer(key)
-                try:
-                    writer.write(b"streamware serve tries whether it can write here")
-                    writer.close()
-                finally:
-                    writer.discard()
-                    store.objects.delete([key])
-                if database_files(rows):  # another one may come up later, and is asked again then
-                    store.listed(limit=1)
-            finally:
-                store.close()
-        except (StreamwareError, ValueError) as error:
-            answer["error"] = str(error) or type(error).__name__
-        os.write(tell, json.dumps(answer).encode())
-    except BaseException:
-        traceback.print_exc()
+            writer.write(b"streamware serve tries whether it can write here")
+            writer.close()
+        finally:
+            writer.discard()
+        store.objects.delete([key])
+        if has_rows:
+            store.listed(limit=1)
+    except StreamwareError as error:
+        said = f"{_FAILED}{' '.join(str(error).split()) or error.title}"
+    except BaseException as error:
+        said = f"{_FAILED}{error!r}"
     finally:
+        os.write(tell, said.encode()[:_MOST_BYTES])
         os._exit(0)
