@@ -29,7 +29,7 @@ class Cutter:
         self._left: dict[str, int | None] = {"up": None, "down": None}
         self._strike: Callable[[], object] | None = None
         self.struck = threading.Event()
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._pairs: dict[tuple[socket.socket, socket.socket], int] = {}  # and how many of their ways have ended
         self._closed = False
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -63,11 +63,11 @@ class Cutter:
                 end.settimeout(120)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
-                self._pairs.add((near, far))
+                self._pairs[near, far] = 0
             for way, source, sink in (("up", near, far), ("down", far, near)):
                 threading.Thread(target=self._pass, args=(way, source, sink, (near, far)), daemon=True).start()
 
-    def _pass(self, way: str, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, ...]) -> None:
+    def _pass(self, way: str, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]) -> None:
         try:
             while True:
                 # At most as much as is left: what the hand strikes at has then taken in no more than that.
@@ -98,8 +98,14 @@ class Cutter:
                 _reset(end)
         finally:
             with self._lock:
-                if way == "down":
-                    self._pairs.discard(pair)  # type: ignore[arg-type]
+                ended = self._pairs.get(pair, 0) + 1
+                if pair in self._pairs:
+                    self._pairs[pair] = ended
+                if ended == 2:
+                    self._pairs.pop(pair, None)
+            if ended == 2:
+                for end in pair:
+                    end.close()
 
     def _cut(self) -> None:
         with self._lock:
@@ -109,7 +115,7 @@ class Cutter:
                 strike()
         finally:
             with self._lock:
-                pairs, self._pairs = self._pairs, set()
+                pairs, self._pairs = self._pairs, {}
             for pair in pairs:
                 for end in pair:
                     _reset(end)
@@ -121,7 +127,7 @@ class Cutter:
         self._server.close()
         self._thread.join(10)
         with self._lock:
-            pairs, self._pairs = self._pairs, set()
+            pairs, self._pairs = self._pairs, {}
         for pair in pairs:
             for end in pair:
                 _reset(end)

@@ -56,6 +56,22 @@ class Answer:
         return str(told["type"]).rpartition("/")[2].rpartition(":")[2]
 
 
+class _WholeLines:
+    """A head that breaks off is none: the library would take what there is of it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(limit)
+        if not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(line)
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class Line:
     """One connection. Whoever opens it closes it, by ``close`` (in order) or ``reset`` (as a killed process)."""
 
@@ -79,6 +95,7 @@ class Line:
     def answer(self, method: str = "POST") -> Answer:
         """What comes back. :raises OSError, http.client.HTTPException: nothing whole does."""
         response = http.client.HTTPResponse(self.socket, method=method)
+        response.fp = _WholeLines(response.fp)  # type: ignore[assignment]
         try:
             response.begin()
             headers: dict[str, str] = {}

@@ -77,6 +77,7 @@ class TusPage:
         return self.told()
 
     def close(self) -> None:
+        self._browser.call("Browser.close")
         self._browser.__exit__()
 
     def __enter__(self) -> TusPage:
