@@ -1,7 +1,7 @@
 """The tus protocol, version 1.0.0 (tus.io): creation and its kinds, the core, termination and concatenation.
 
-The rule of this file: it decides by what the database says, before a body is read. Whoever calls has let the request pass,
-and sends Tus-Resumable with errors too.
+The rule of this file: it decides by what the database says, before a body is read. Whoever calls has let the request
+pass, and sends Tus-Resumable with errors too.
 """
 
 from __future__ import annotations
