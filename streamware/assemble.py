@@ -218,7 +218,7 @@ def _entry(name: str, member: Member | Row, found: Facts | Looked, bundle: Bundl
     if size is None and bundle.format != "zip":
         raise SizeUnknown()
     # Nothing is read of an empty member, so this is where it is checked.
-    if size == 0 and (member.crc32 or member.digest not in (None, _OF_NOTHING)):
+    if size == 0 and (member.crc32 or found.crc32 or member.digest not in (None, _OF_NOTHING)):
         raise ChecksumMismatch("an empty member, and the checksum declared is not that of nothing")
     crc = found.crc32 if member.crc32 is None else member.crc32
     given = found.mode if member.mode is None else member.mode

@@ -7,6 +7,7 @@ request takes nothing but where the app stands and the headers it is given.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -42,6 +43,8 @@ __all__ = [
     "scope_for",
     "settle",
 ]
+
+_CRC32 = re.compile(r"[0-9A-Fa-f]{8}\Z")
 
 DEPTH = "streamware.depth"  # in an environ or a scope: this request is a member's, and its answer passes as it is
 
@@ -92,6 +95,7 @@ def settle(
         length = facts.size
     else:
         raise _refusal(head, asked)
+    facts = replace(facts, crc32=_crc32(head, facts))
     _compare(facts, pinned, partial=wanted > 0)
     if facts.size is not None and wanted > facts.size:
         raise SizeMismatch(f"byte {wanted} was asked for, and the member has {facts.size}")
@@ -143,6 +147,17 @@ def _refusal(head: Head, asked: Window | None) -> MemberError:
     return refusal(head)
 
 
+def _crc32(head: Head, facts: Facts) -> int | None:
+    """The CRC-32 that the app says the whole member has, in ``X-Archive-Crc32``; None: it says none that can be used.
+
+    A promise as if it had been declared, and so verified when all of the member passes.
+    """
+    text = head.fields.get("x-archive-crc32")
+    if text is None or not _CRC32.match(text) or (head.status == 206 and not is_strong(facts.validator)):
+        return None
+    return int(text, 16)
+
+
 def _compare(facts: Facts, pinned: Facts, *, partial: bool) -> None:
     if pinned.validator is not None and not same_version(pinned.validator, facts.validator):
         raise MemberChanged(f"the validator is {facts.validator!r}, and it was {pinned.validator!r}")
@@ -151,6 +166,8 @@ def _compare(facts: Facts, pinned: Facts, *, partial: bool) -> None:
         raise MemberChanged("the time of the last change differs")
     if pinned.size not in (None, facts.size):
         raise SizeMismatch(f"the size is {facts.size}, and it was {pinned.size}")
+    if None not in (pinned.crc32, facts.crc32) and pinned.crc32 != facts.crc32:
+        raise MemberChanged(f"the CRC-32 is {facts.crc32:08x}, and it was {pinned.crc32:08x}")
 
 
 # --- what is asked -------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply
 from streamware.report import report
 from streamware.semantics import is_strong
+from streamware.sources.stored import Files
 
 __all__ = ["Link", "Links", "Made", "StandIns"]
 
@@ -112,10 +113,12 @@ class Links:
     """Makes and opens links. One per Archiver, for any number of threads.
 
     :param ledger: keeps the manifests that do not fit a URL.
+    :param files: what holds stored members that stand for paths; None: there is no file store.
     """
 
-    def __init__(self, policy: Policy, upstreams: Upstreams, ledger: Ledger) -> None:
+    def __init__(self, policy: Policy, upstreams: Upstreams, ledger: Ledger, files: Files | None = None) -> None:
         self._policy = policy
+        self._files = files
         self._upstreams = upstreams
         self._ledger = ledger
         key = policy.link_key or secrets.token_bytes(_RANDOM_BYTES)
@@ -158,7 +161,7 @@ class Links:
             # From here on as whoever opens the link will do it.
             opened = self._read(manifest, bundle.names)
             opened.members = _joined(zip(opened.members, (own for _, own in members), strict=True))
-            job = Job(opened, policy, self._upstreams, self._ledger, subrequest)
+            job = Job(opened, policy, self._upstreams, self._ledger, subrequest, files=self._files)
             try:
                 assembly = job.plan(keep=False, linked=True)
                 break
@@ -200,7 +203,7 @@ class Links:
         members = bundle.members
         own = [None if stand_ins is None else stand_ins(i, member) for i, member in enumerate(members)]
         asked = [i for i, m in enumerate(members) if own[i] is None and isinstance(m.content, Path | Url)]
-        job = Job(bundle, self._policy, self._upstreams, self._ledger, subrequest)
+        job = Job(bundle, self._policy, self._upstreams, self._ledger, subrequest, files=self._files)
         try:
             found = job.ask(asked)
         finally:

@@ -78,7 +78,7 @@ class Archiver:
         self._deflaters = None
         if threads > 1:
             self._deflaters = Crew(threads, "streamware-deflate", Room(self.policy.deflate_total_bytes))
-        self.links = Links(self.policy, self.upstream, self.ledger)
+        self.links = Links(self.policy, self.upstream, self.ledger, files)
 
     def close(self) -> None:
         """Close idle upstream connections, and write what the ledger has learned.
