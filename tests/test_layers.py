@@ -142,14 +142,14 @@ NEIGHBOURS: dict[str, set[str]] = {
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {
-        *("edge", "middleware", "resources"),
+        *("edge", "edge_uploads", "middleware", "resources_base", "resources_files"),
         *("server.files", "server.guard", "server.listing", "server.metrics", "server.page", "server.raw"),
         *("server.tokens", "server.uploads", "server.uploads_page"),
     },
     "server.run": {"server.app", "server.metrics", "server.settings", "server.uploads"},
     "server.settings": {"server.tokens"},
     "server.storage": {"server.state"},
-    "server.uploads": {"edge", "resources", "server.metrics", "server.page", "server.uploads_page"},
+    "server.uploads": {"edge", "resources_base", "resources_files", "server.metrics", "server.page", "server.uploads_page"},
     "server.uploads_page": {"server.page"},
     "server.workers": {"server.metrics", "server.run", "server.settings"},
     "server.cli": {

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 from urllib.parse import unquote_to_bytes
 
@@ -16,11 +16,13 @@ import falcon
 import falcon.asgi
 
 from streamware.edge import App, run
+from streamware.edge_uploads import ExpectContinue
 from streamware.errors import MemberForbidden, MemberNotFound
 from streamware.middleware import AsyncBundleMiddleware
 from streamware.model import File, Member, Members, Stored
 from streamware.reply import BytesBody, Conditions, Reply
-from streamware.resources import AsgiResource, AsyncFileResource
+from streamware.resources_base import AsgiResource
+from streamware.resources_files import AsyncFileResource
 from streamware.server.files import Place, Root
 from streamware.server.guard import Guard
 from streamware.server.listing import Pieces, folder_json, total_json
@@ -59,14 +61,15 @@ def make_app(
     app.add_route("/assets/{name}", _Asset())
     app.add_route("/healthz", _Health())
     app.add_route("/metrics", _Figures(metrics))
-    local = files.members
+    local: Callable[[str], Members | None] = files.members
     if archiver.files is not None:
         app.add_route("/files", Uploads(archiver))
         app.add_route("/files/delete", Discard(archiver))
         app.add_route("/files/{id}", AsyncFileResource(archiver))
         local = _Local(files)
     # Falcon asks for dict where ASGI promises a mapping.
-    bundles = AsyncBundleMiddleware(cast(App, app), path="/bundle", archiver=archiver, local=local)
+    inner = ExpectContinue(cast(App, app))
+    bundles = AsyncBundleMiddleware(inner, path="/bundle", archiver=archiver, local=local)
     return Guard(Counting(bundles, metrics), tokens)
 
 
@@ -81,8 +84,8 @@ class _Local:
 
     def __call__(self, href: str) -> Members | None:
         head, _, rest = parse_href(href).raw_path[1:].partition(b"/")
-        if unquote_to_bytes(head) == b"files" and is_file_id(id := unquote_to_bytes(rest).decode("latin-1")):
-            return Members([Member("", Stored(id))])
+        if unquote_to_bytes(head) == b"files" and is_file_id(last := unquote_to_bytes(rest).decode("latin-1")):
+            return Members([Member("", Stored(last))])
         return self._files.members(href)
 
 

@@ -80,7 +80,9 @@ def parse_seconds(text: str) -> int:
     """
     match = _SPAN.match(text.strip())
     if match is None or not int(match[1]):
-        raise ValueError(f"a time is a number of seconds, or one with m, h, d or w behind it, such as 30d, not {text!r}")
+        raise ValueError(
+            f"a time is a number of seconds, or one with m, h, d or w behind it, such as 30d, not {text!r}"
+        )
     return int(match[1]) * _SPANS[match[2].lower()]
 
 

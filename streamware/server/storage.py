@@ -122,8 +122,8 @@ def _try(store: FileStore, has_rows: bool, tell: int) -> NoReturn:
     try:
         logging.disable()  # it has one line to say
         # A key like those of uploads: should this process be killed here, the sweeper finds it.
-        id = str(uuid.uuid4())
-        key = f"{id[:2]}/{id}/{0:016x}-{id[-8:]}"
+        home = str(uuid.uuid4())
+        key = f"{home[:2]}/{home}/{0:016x}-{home[-8:]}"
         writer = store.objects.writer(key)
         try:
             writer.write(b"streamware serve tries whether it can write here")

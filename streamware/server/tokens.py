@@ -44,7 +44,9 @@ class Tokens:
             if len(words) > 2 or not _TOKEN.match(token) or (name and not _NAME.match(name)):
                 raise ValueError(f"line {number}: a line is TOKEN or NAME TOKEN, in printable ASCII")
             if len(token) < _LEAST:
-                raise ValueError(f"line {number}: a token has at least {_LEAST} characters, as of: openssl rand -hex 32")
+                raise ValueError(
+                    f"line {number}: a token has at least {_LEAST} characters, as of: openssl rand -hex 32"
+                )
             digest = _digest(token)
             if digest in self._names:
                 raise ValueError(f"line {number}: this token stands there already")
