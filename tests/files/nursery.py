@@ -26,7 +26,7 @@ __all__ = ["Nursery"]
 _IMPORTS = """
     asyncio boto3 falcon falcon.asgi gunicorn.app.wsgiapp gunicorn.workers.gthread httptools multipart obstore
     obstore.store prometheus_client psycopg requests sqlalchemy.dialects.postgresql sqlalchemy.dialects.sqlite
-    streamware.middleware streamware.resources tusclient.client urllib3 uvicorn uvicorn.main
+    streamware.middleware streamware.resources streamware.server.cli tusclient.client urllib3 uvicorn uvicorn.main
     uvicorn.protocols.http.httptools_impl
 """
 

@@ -24,11 +24,11 @@ TRIALS = 300 if SOAK else 33
 SETTINGS = (
     ("gunicorn", False),
     ("uvicorn", False),
-    ("uvicorn", False),
+    ("serve", False),
     ("uvicorn", False),
     ("uvicorn", True),
     ("gunicorn", False),
-    ("uvicorn", False),
+    ("serve", False),
     ("gunicorn", True),
 )
 

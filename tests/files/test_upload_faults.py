@@ -259,8 +259,11 @@ def test_a_later_writer_takes_over_in_one_process(service: Service) -> None:
     with Line(port) as first:
         first.head("PATCH", path, tus.head(path, 0, len(DATA)))
         first.send(DATA[:250_001])
-        until(lambda: tus.offset(port, path) == 250_001)
-        answer = tus.patch(port, path, 250_001, DATA[250_001:])
+        # Hosts for WSGI give an app what has come in blocks, as long as nobody has hung up.
+        until(lambda: tus.offset(port, path) >= 128 * 1024)
+        at = tus.offset(port, path)
+        assert at <= 250_001
+        answer = tus.patch(port, path, at, DATA[at:])
         assert answer.status == 204, answer
         late = _late(first, bytes(len(DATA) - 250_001))
         assert late is None or late.status in (409, 423), late
@@ -478,7 +481,7 @@ def test_names_are_data(service: Service, hostile: str) -> None:
     folder = service.place.folder
     assert folder is not None
     for path in folder.rglob("*"):
-        assert hostile == "empty" or path.name in (".streamware",) or all(c in "0123456789abcdef-" for c in path.name)
+        assert path.name.startswith(".streamware") or all(c in "0123456789abcdef-" for c in path.name), path
 
 
 @pytest.mark.case(57)
