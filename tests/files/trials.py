@@ -36,6 +36,7 @@ class Setting:
 
     def __init__(self, world: World, kind: str, *, shared: bool) -> None:
         self.world = world
+        self.kind = kind
         self.place = world.shared() if shared else world.local()
         self.services = [world.service(kind, self.place) for _ in range(2 if shared else 1)]
         self.cutter = Cutter(self.services[0].port)
@@ -256,7 +257,7 @@ class Trial:
         for left in reversed(range(self.rng.randint(1, 3) + _TRIES)):
             calm = left < _TRIES
             self._calm()
-            self.page.open(self.setting.cutter.url)
+            self.page.open(f"{self.setting.cutter.url}/{'files' if self.setting.kind == 'serve' else 'healthz'}")
             if not calm:
                 self._strike(len(self.data))
             self.page.begin(self.name, self.data, piece, (100, 300, 1000) if calm else ())
