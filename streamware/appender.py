@@ -20,7 +20,7 @@ from streamware.hashing import Hashes
 from streamware.objects import Objects, ObjectWriter
 from streamware.policy import Policy
 from streamware.stored import Part, Upload
-from streamware.upload_errors import OffsetMismatch, UploadLocked, UploadTooLarge
+from streamware.upload_errors import OffsetMismatch, StoreUnavailable, UploadLocked, UploadTooLarge
 
 __all__ = ["Appender"]
 
@@ -179,7 +179,13 @@ class Appender:
             crc = combine(crc, part.crc32, part.length)
         expires = self._expires()
         most = self._policy.max_bytes_per_identity
-        if not self._rows.append(upload.id, upload.offset, self._parts, crc32=crc, expires=expires, max_bytes=most):
+        try:
+            added = self._rows.append(upload.id, upload.offset, self._parts, crc32=crc, expires=expires, max_bytes=most)
+        except StoreUnavailable:
+            # The row may count them all the same, only the answer was lost. If not, they are for the sweeper.
+            self._parts.clear()
+            raise
+        if not added:
             raise OffsetMismatch("Something else was added to this upload meanwhile, or it was ended.")
         self._parts.clear()
         self.upload = replace(upload, offset=self.received, crc32=crc, expires=expires)

@@ -12,6 +12,7 @@ from socket import SHUT_RD, socket
 from time import monotonic
 from typing import Any
 
+from streamware.errors import StreamwareError
 from streamware.policy import Policy
 from streamware.reply import ReplyBody
 from streamware.semantics import parse_length
@@ -214,21 +215,31 @@ _watch = _Watch()
 
 
 class Draining:
-    """A reply's body that, once it has gone out, reads on what is left of the request's body, up to 1 MiB and 2 s.
+    """The body of the answer to a request that has one itself: what nobody has read of that is read and dropped.
 
     A connection that is closed over bytes nobody has read is reset, and then a client that was still sending may never
-    see the answer. Only where a wait can be bounded; it iterates and closes as ``body`` does.
+    see the answer. So where a wait can be bounded, up to 1 MiB is read on for up to 2 s, once the answer has gone out.
+    cheroot closes no connection, but reads the rest of a body of known length into memory before it answers, and what
+    is left of chunks it takes for the next request: there all of it is read before.
+
+    It iterates and closes as ``body`` does.
     """
 
-    def __init__(self, body: ReplyBody, environ: Mapping[str, Any]) -> None:
+    def __init__(self, body: ReplyBody, environ: Mapping[str, Any], *, policy: Policy) -> None:
         self.length = body.length
         self._body = body
-        self._environ: Mapping[str, Any] | None = environ
+        self._environ = environ
+        self._policy = policy
+        self._before = type(environ.get("wsgi.input")).__module__.startswith("cheroot.")
+        self._after = _socket_of(environ)
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
+        if self._before:
+            self._before = False
+            _drop(self._environ, self._policy)
         return next(self._body)
 
     def ready(self) -> bool:
@@ -238,11 +249,21 @@ class Draining:
         self._body.abort()
 
     def close(self) -> None:
-        """Close the body, and drain the request's once."""
+        """Close the body, and read on what is left of the request's, once."""
         self._body.close()
-        environ, self._environ = self._environ, None
-        if environ is not None and (sock := _socket_of(environ)) is not None:
-            _drain(environ["wsgi.input"], sock)
+        sock, self._after = self._after, None
+        if sock is not None:
+            _drain(self._environ["wsgi.input"], sock)
+
+
+def _drop(environ: Mapping[str, Any], policy: Policy) -> None:
+    stream, wait = environ["wsgi.input"], _Wait(None, policy)
+    left = getattr(stream, "remaining", None)  # it may have been read in part; None: of chunks
+    try:
+        while (left is None or left > 0) and (block := wait.through(stream.read, min(left or _MOST, 64 * 1024))):
+            left = None if left is None else left - len(block)
+    except StreamwareError:
+        pass  # nothing more comes, and cheroot closes the connection over that
 
 
 def _drain(stream: Any, sock: socket) -> None:

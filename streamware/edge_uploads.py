@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from streamware.body_in import Patience
-from streamware.edge import App, Message, Receive, Scope, Send, release, start, threads
+from streamware.edge import App, AsyncBody, Message, Receive, Scope, Send, release, start, threads
 from streamware.errors import StreamwareError
-from streamware.reply import Reply
+from streamware.reply import Reply, ReplyBody
 from streamware.service import Archiver
 from streamware.upload_errors import UploadBroken
 
 if TYPE_CHECKING:
     from streamware.intake import Intake
 
-__all__ = ["ExpectContinue", "answered", "receive_body"]
+__all__ = ["ExpectContinue", "Refused", "answered", "receive_body"]
 
 _log = logging.getLogger("streamware")
 
@@ -38,6 +38,9 @@ _BATCH_BYTES = 1024 * 1024
 _LEAST_BYTES = 128 * 1024
 _TOTAL_BYTES = 32 * 1024 * 1024  # of all that is gathered on one loop, beyond the least of each
 _FLUSH_SECONDS = 1.0  # what has come is written at least so often
+
+_DRAIN_BYTES = 16 * 1024 * 1024
+_DRAIN_SECONDS = 2.0
 
 _active: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
 
@@ -234,6 +237,47 @@ class _Gathered:
         while self._full and not self.over:
             self._room = self._loop.create_future()
             await self._room
+
+
+class Refused(AsyncBody):
+    """The body of an answer to a request whose own body has not been received to its end.
+
+    What still comes of that is received and dropped while the answer goes out and a moment longer, up to 16 MiB and
+    2 s: some servers wait for their app to take it (hypercorn for ever, even to close the connection), and a connection
+    that is closed over it may lose the answer on its way.
+
+    :param receive: the ASGI ``receive`` of the request, which nobody else reads any more.
+    """
+
+    def __init__(self, archiver: Archiver, body: ReplyBody, receive: Receive) -> None:
+        super().__init__(archiver, body)
+        self._unread: Receive | None = receive
+
+    async def __anext__(self) -> bytes:
+        receive, self._unread = self._unread, None
+        if receive is not None:  # the head is out, so that this does not let a client begin that has asked first
+            task = asyncio.create_task(_drain(receive))
+            _draining.add(task)
+            task.add_done_callback(_draining.discard)
+        return await super().__anext__()
+
+
+_draining: set[asyncio.Task[None]] = set()  # a loop alone would not keep them
+
+
+async def _drain(receive: Receive) -> None:
+    async def drop() -> None:
+        left = _DRAIN_BYTES
+        while left > 0:
+            message = await receive()
+            if message["type"] != "http.request" or not message.get("more_body", False):
+                return
+            left -= len(message.get("body", b""))
+
+    try:
+        await asyncio.wait_for(drop(), _DRAIN_SECONDS)
+    except Exception:
+        _log.debug("the rest of a refused body was not received", exc_info=True)
 
 
 class ExpectContinue:

@@ -11,13 +11,16 @@ from dataclasses import replace
 from urllib.parse import parse_qsl, quote
 
 from streamware.admission import Ticket
-from streamware.errors import StreamwareError
+from streamware.errors import PreconditionFailed, RangeNotSatisfiable, StreamwareError
 from streamware.file_admission import Caller, FileAdmission
 from streamware.file_request import FileRequest
 from streamware.filestore import FileStore
 from streamware.intake import Digests, Intake, Problem, RawIntake, json_reply
 from streamware.intake_form import FormIntake
 from streamware.reply import Reply
+from streamware.semantics import content_disposition
+from streamware.single import reply_for_source
+from streamware.sources.stored import facts_of
 from streamware.stored import StoredFile, is_file_id
 from streamware.tus import Tus, speaks_tus
 from streamware.upload_errors import (
@@ -52,6 +55,11 @@ _METHODS = {
     (False, True): ("OPTIONS", "POST"),
     (True, True): ("DELETE", "HEAD", "OPTIONS", "PATCH"),
 }
+_CACHE = ("Cache-Control", "private, no-transform")
+# What a file may do in a browser is nothing; the second lets the browser's own viewers show it.
+_SAVED = "sandbox; default-src 'none'"
+_SHOWN = f"{_SAVED}; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
+_REFUSED = {412: PreconditionFailed, 416: RangeNotSatisfiable}
 # RFC 9110 section 9.2.1: a method that clients take for a safe one is never turned into another.
 _OVERRIDES = ("PATCH", "DELETE")
 
@@ -185,7 +193,33 @@ class FileService:
     def _download(self, request: FileRequest, id: str) -> Reply:
         self.admission.authorize("download", request)
         file = self._store.file(_checked_id(id))
-        raise NotImplementedError(file)
+        told = [
+            _CACHE,
+            ("X-Content-Type-Options", "nosniff"),
+            ("X-Archive-Crc32", f"{file.crc32:08x}"),  # a bundle that has this file as a member need not read it first
+        ]
+        inline = essence(file.media_type) in self._policy.inline_types
+        of_file = [
+            ("Content-Disposition", content_disposition(file.name, inline=inline)),
+            ("Content-Security-Policy", _SHOWN if inline else _SAVED),
+        ]
+        if file.digest is not None:
+            of_file.append(("Repr-Digest", file.digest))
+        reply = reply_for_source(
+            self._store.source(id, file),
+            facts_of(file),
+            request.conditions,
+            self._policy,
+            media_type=file.media_type,
+            etag=file.etag,
+            headers=told,
+            of_file=of_file,
+        )
+        if reply.status not in _REFUSED:
+            return reply
+        refusal = self._problem(_REFUSED[reply.status]())
+        own = tuple(header for header in reply.headers if header not in told)
+        return replace(refusal, headers=(*own, *refusal.headers))
 
     def _list(self, request: FileRequest) -> Reply:
         self.admission.authorize("list", request)

@@ -308,7 +308,9 @@ class FileStore:
 
         :raises ValueError: ``after`` is nothing that a page before has given.
         """
-        return self.rows.listed(limit=limit, after=after)
+        files, following = self.rows.listed(limit=limit, after=after)
+        now = time.time()
+        return [file for file in files if file.expires is None or file.expires > now], following
 
     def source(self, id: str, file: StoredFile | None = None) -> Source:
         """What reads a stored file. Asks nobody yet.

@@ -231,6 +231,7 @@ class ObjectWriter:
         self._objects = objects
         self._key = key
         self._written = 0
+        self._ending = False  # it may be in the store already
         self._broken = False
         self._file: Any = objects._guarded(
             objects._library.open_writer,
@@ -266,7 +267,7 @@ class ObjectWriter:
         """
         if self._file is None or self._broken:
             raise StoreFailed("an object was ended after its end, or after an error")
-        self._broken = True
+        self._broken = self._ending = True
         self._do(self._file.close)
         if self._objects._local is not None:
             self._objects._local.sync(self._key)
@@ -282,11 +283,12 @@ class ObjectWriter:
             return
         objects = self._objects
         try:
-            if objects.folder is None and self._written >= _REMOTE_BUFFER and not file.closed():
+            sent = objects.folder is None and self._written >= _REMOTE_BUFFER
+            if sent and not file.closed():
                 # Nothing else ends an upload in several requests, and what is only let go stays there.
                 objects._guarded(file.close)
             del file  # a local one's staged file goes with it
-            if objects.folder is not None or self._written >= _REMOTE_BUFFER or self._broken:
+            if self._ending or sent:
                 objects.delete([self._key])
         except StreamwareError as error:
             _log.warning("%s: leftovers of %s stay: %s", objects.name, self._key, error)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from streamware.body_in import Draining, blocks
-from streamware.edge import AsyncBody, Message, Receive, run
-from streamware.edge_uploads import answered
+from streamware.edge import AsyncBody, Message, run
+from streamware.edge_uploads import Refused, answered
 from streamware.errors import StreamwareError
 from streamware.file_request import FileRequest
 from streamware.file_service import FileService
@@ -74,7 +74,7 @@ class _WsgiFiles(Resource):
         begin(req, resp, reply)
         if not sends_body(req, reply):
             reply.body.close()
-        resp.stream = Draining(reply.body, req.env) if req.method in _BRINGING else reply.body
+        resp.stream = Draining(reply.body, req.env, policy=policy) if req.method in _BRINGING else reply.body
 
 
 class _AsgiFiles(Resource):
@@ -85,28 +85,30 @@ class _AsgiFiles(Resource):
     async def _answer(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: str | None) -> None:
         self._meet(req.scope)
         request = FileRequest.from_scope(req.scope, id=id, client_header=self.archiver.policy.client_header)
-        if req.method in _BRINGING:
-            watched: Receive | None = None  # what comes is the body, and asking for it lets the client send it
-            receive, first = receive_of(req), getattr(req, "_first_event", None)
-            if receive is None:
-                receive, first = partial(_read, req), None
-                request = replace(request, untold="this version of Falcon does not tell that a client has left")
-            length = parse_length(request.header("content-length"))
-            ask = partial(self._service.ask, request)
-            reply, whole = await answered(self.archiver, ask, receive, first, length)
-            if not whole and str(req.scope.get("http_version", "")).startswith("1"):
-                # Else servers would read the rest, however long it is, to find the next request behind it.
-                resp.set_header("Connection", "close")
-        else:
-            watched = receive_of(req)
+        if req.method not in _BRINGING:
             found = await run(self.archiver, self._service.ask, request)
-            assert isinstance(found, Reply)
-            reply = found
+            assert isinstance(found, Reply), "nothing but an upload has a body"
+            begin(req, resp, found)
+            sent = sends_body(req, found)
+            resp.stream = stream = AsyncBody(self.archiver, found.body, receive=receive_of(req) if sent else None)
+            if not sent:
+                await stream.close()
+            return
+        receive, first = receive_of(req), getattr(req, "_first_event", None)
+        if receive is None:
+            receive, first = partial(_read, req), None
+            request = replace(request, untold="this version of Falcon does not tell that a client has left")
+        length = parse_length(request.header("content-length"))
+        ask = partial(self._service.ask, request)
+        reply, whole = await answered(self.archiver, ask, receive, first, length)
         begin(req, resp, reply)
-        if sends_body(req, reply):
-            resp.stream = AsyncBody(self.archiver, reply.body, receive=watched)
-        else:
-            resp.stream = stream = AsyncBody(self.archiver, reply.body)
+        resp.stream = stream = (
+            AsyncBody(self.archiver, reply.body) if whole else Refused(self.archiver, reply.body, receive)
+        )
+        if not whole and str(req.scope.get("http_version", "")).startswith("1"):
+            # Else servers would read the rest, however long it is, to find the next request behind it.
+            resp.set_header("Connection", "close")
+        if not sends_body(req, reply):
             await stream.close()
 
 

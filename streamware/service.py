@@ -50,8 +50,8 @@ class Archiver:
     :param ledger: where checksums that were learned in passing are kept: None for this process's memory, or the URL of
         a database that replicas share ("sqlite:///state.sqlite3", "postgresql+psycopg://...").
     :param observer: told of downloads and upstreams, for metrics; None for nobody.
-    :param files: the store of the files that ``Bundle.add_stored`` names; None: there are none. Whoever made it closes
-        it.
+    :param files: the store of the files that ``Bundle.add_stored`` names and the file service keeps; None: there are
+        none. Whoever made it closes it.
     :raises ValueError: the ledger's URL cannot be used.
     """
 

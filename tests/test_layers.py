@@ -149,7 +149,14 @@ NEIGHBOURS: dict[str, set[str]] = {
     "server.run": {"server.app", "server.metrics", "server.settings", "server.uploads"},
     "server.settings": {"server.tokens"},
     "server.storage": {"server.state"},
-    "server.uploads": {"edge", "resources_base", "resources_files", "server.metrics", "server.page", "server.uploads_page"},
+    "server.uploads": {
+        "edge",
+        "resources_base",
+        "resources_files",
+        "server.metrics",
+        "server.page",
+        "server.uploads_page",
+    },
     "server.uploads_page": {"server.page"},
     "server.workers": {"server.metrics", "server.run", "server.settings"},
     "server.cli": {

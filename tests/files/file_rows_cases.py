@@ -470,32 +470,44 @@ class Cases:
 
             rows = FileRows(sys.argv[1])
             assert threading.active_count() == 1, threading.enumerate()
-            children = []
+            enough = threading.Event()
 
-            def add():
+            def add(owner):
                 id = str(uuid.uuid4())
-                rows.create(Upload(id, "", "", None, 5, 5))
+                rows.create(Upload(id, "", "", None, 5, 5, owner=owner))
                 assert rows.upload(id)
 
-            for _ in range(3):
+            def busy():
+                while not enough.wait(0.01):
+                    add("parent")
+
+            threads = [threading.Thread(target=busy) for _ in range(2)]
+            children = []
+            for _ in range(4):
                 pid = os.fork()
                 if pid == 0:
                     for _ in range(5):
-                        add()
+                        add("child")
                     rows.close()
                     os._exit(0)
+                if not children:
+                    warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
+                    for thread in threads:
+                        thread.start()
                 children.append(pid)
-                warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
-                add()
+                add("parent")
             for pid in children:
                 assert os.waitpid(pid, 0)[1] == 0
-            add()
+            enough.set()
+            for thread in threads:
+                thread.join()
+            add("parent")
             rows.close()
         """
         line = [sys.executable, "-X", "dev", "-W", "error", "-c", textwrap.dedent(code), url]
         done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
         assert (done.stdout, done.stderr) == ("", "")
-        assert execute(url, "SELECT count(*) FROM streamware_files") == [(19,)]
+        assert execute(url, "SELECT count(*) FROM streamware_files WHERE owner = 'child'") == [(20,)]
 
     def test_nobody_needs_a_connection_for_ever(self, rows: FileRows, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(sessions, "_IDLE_SECONDS", 0.0)

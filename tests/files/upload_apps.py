@@ -25,11 +25,12 @@ from streamware.resources import (
     TusResource,
 )
 
-__all__ = ["MOST", "SECONDS", "WORK", "asgi", "wsgi"]
+__all__ = ["KIND", "MOST", "SECONDS", "WORK"]
 
+KIND = "STREAMWARE_TEST_KIND"  # the variable that says which app is served, "wsgi" or "asgi"
 WORK = "STREAMWARE_TEST_FILES"  # the variable that names the folder of bytes and rows
 MOST = 2_000_000  # bytes of one file
-SECONDS = 1.5  # of waiting for 1,024 bytes each
+SECONDS = 1.0  # of waiting for 1,024 bytes each
 
 
 def _archiver() -> Archiver:
@@ -78,11 +79,11 @@ def _asgi() -> Any:
     return ExpectContinue(app)  # type: ignore[arg-type]
 
 
-def __getattr__(name: str) -> Any:
-    """One of the two, made when it is asked for: the other would have the same files."""
-    if name in ("wsgi", "asgi"):
-        return globals().setdefault(name, {"wsgi": _wsgi, "asgi": _asgi}[name]())
-    raise AttributeError(name)
+# Only one of the two, for the other would have the same files.
+if os.environ.get(KIND) == "asgi":
+    asgi = _asgi()
+elif os.environ.get(KIND) == "wsgi":
+    wsgi = _wsgi()
 
 
 if __name__ == "__main__":  # wsgiref has no command line of its own
@@ -93,4 +94,4 @@ if __name__ == "__main__":  # wsgiref has no command line of its own
     class _Server(ThreadingMixIn, WSGIServer):
         daemon_threads = True
 
-    make_server("127.0.0.1", int(sys.argv[1]), _wsgi(), _Server).serve_forever()
+    make_server("127.0.0.1", int(sys.argv[1]), wsgi, _Server).serve_forever()

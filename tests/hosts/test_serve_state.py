@@ -46,12 +46,13 @@ def root(tmp_path: Path) -> Path:
 
 @contextmanager
 def started(root: Path, *options: str) -> Iterator[Served]:
-    """A server that ends in good order, and had nothing to tell but what computes."""
+    """A server that ends in good order, and had nothing to tell but what computes and where uploads go."""
     with Served(root, *options) as served:
         yield served
         served.signal()
         assert served.wait() == 0
-    assert all(" INFO streamware.server: streamware " in line for line in served.log.splitlines())
+    told = re.compile(r"\S+ \S+ INFO streamware\.server: (streamware |uploads are kept in |no uploads are taken: )")
+    assert all(told.match(line) for line in served.log.splitlines())
 
 
 def refused(root: Path, *options: str) -> str:
@@ -88,7 +89,7 @@ def test_what_it_keeps_is_its_users_alone(root: Path, home: Path) -> None:
     with started(root) as served:
         assert served.ask("/bundle?path=/tree/a.txt").status == 200
     own = home / "streamware"
-    assert {path.name for path in own.iterdir()} == {"state.sqlite3", "link.key"}
+    assert {path.name for path in own.iterdir()} == {"state.sqlite3", "link.key", "files"}
     assert mode(own) == 0o700
     assert (mode(own / "state.sqlite3"), mode(own / "link.key")) == (0o600, 0o600)
     key = (own / "link.key").read_text()
@@ -221,7 +222,7 @@ def test_what_it_chose_itself_may_fail_with_a_warning(
         assert served.wait() == 0
     assert served.log.startswith("streamware serve: warning: ")
     assert told in served.log
-    assert served.log.count("\n") == 2  # and what computes
+    assert served.log.count("\n") == 3  # and what computes, and whether there are uploads
 
 
 def test_a_state_directory_no_url_can_name_is_told(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from streamware.upload_errors import (
     FileUnknown,
     OffsetMismatch,
     QuotaExceeded,
+    StoreUnavailable,
     UploadExpired,
     UploadLocked,
     UploadTooLarge,
@@ -368,3 +369,29 @@ def test_many_threads_store_at_once(store: FileStore) -> None:
         thread.join(60)
     assert not failures
     assert len(store.listed(limit=100)[0]) == 40
+
+
+def test_what_may_have_been_counted_is_not_deleted(store: FileStore, tmp_path: Path) -> None:
+    """The database may take a row and lose the word of it: here its connection is cut behind the COMMIT."""
+    import sqlalchemy as sa
+
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    appender = store.append(upload)
+    appender.write(CONTENT[:1000])
+
+    def cut(connection: sa.Connection, cursor: object, statement: str, *_: object) -> None:
+        if statement == "COMMIT":
+            raise sa.exc.OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+
+    sa.event.listen(sa.Engine, "after_cursor_execute", cut)
+    try:
+        with pytest.raises(StoreUnavailable):
+            appender.keep()
+    finally:
+        sa.event.remove(sa.Engine, "after_cursor_execute", cut)
+    appender.drop()
+    upload = store.upload(upload.id)
+    assert upload.offset == 1000
+    appender = store.append(upload)
+    appender.write(CONTENT[1000:])
+    assert content_of(store, store.finish(appender.keep())) == CONTENT

@@ -26,7 +26,7 @@ pytest.importorskip("obstore")
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("multipart")
 
-_BOUNDARY = "----WebKitFormBoundaryAbC123"
+_BOUNDARY = "----FormAbC123"
 _TABLES = ("streamware_files", "streamware_parts")
 _TYPE = f"multipart/form-data; boundary={_BOUNDARY}"
 
