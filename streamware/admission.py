@@ -47,19 +47,22 @@ class Places:
             self._collect()
             return self._taken
 
-    def enter(self, client: str = "") -> Ticket:
+    def enter(self, client: str = "", *, follows: Ticket | None = None) -> Ticket:
         """Take a place; whoever gets the ticket releases it.
 
         :param client: who asks; an empty text is nobody in particular, and bounded by the sum alone.
+        :param follows: a place of the same client's that will be given back if this one is given; while it is taken,
+            it does not stand in the way.
         :raises RequestError: this client has as many as one may have.
         :raises Overloaded: all places are taken.
         """
         with self._lock:
             self._collect()
+            given = follows is not None and follows.held  # back, that is, soon
             own = self._clients.get(client, 0)
-            if client and self._most_each is not None and own >= self._most_each:
+            if client and self._most_each is not None and own - given >= self._most_each:
                 raise self._too_many()
-            if self._taken >= self._most:
+            if self._taken - given >= self._most:
                 raise Overloaded(retry_after=self._retry_seconds)
             ticket = Ticket(client, self._returned)
             self._clients[client] = own + 1
@@ -92,11 +95,16 @@ class Ticket:
     In a ``with`` it is released at the end.
     """
 
-    __slots__ = ("_client", "_returned")
+    __slots__ = ("__weakref__", "_client", "_returned")
 
     def __init__(self, client: str, returned: deque[str]) -> None:
         self._client = [client]
         self._returned = returned
+
+    @property
+    def held(self) -> bool:
+        """Whether it has not been given back."""
+        return bool(self._client)
 
     def release(self) -> None:
         try:

@@ -12,6 +12,7 @@ import time
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakValueDictionary
 
 from streamware.admission import Places, Ticket
 from streamware.file_request import FileRequest
@@ -65,6 +66,8 @@ class FileAdmission:
         each, seconds = policy.max_uploads_per_identity, policy.overload_retry_seconds
         told = f"This server takes {each} uploads of yours at a time."
         self._places = Places(policy.max_uploads, each, lambda: TooManyUploads(told, retry_after=seconds), seconds)
+        # By caller and upload; it is gone from here when nobody has it any more.
+        self._going: WeakValueDictionary[tuple[str, str], Ticket] = WeakValueDictionary()
         self._rate = _Rate(policy.max_uploads_per_minute)
 
     @property
@@ -89,21 +92,31 @@ class FileAdmission:
             raise Unauthorized(headers=(("WWW-Authenticate", "Bearer"),))
         raise FileForbidden()
 
-    def enter(self, caller: Caller, *, begins: bool) -> Ticket:
+    def enter(self, caller: Caller, upload: str | None = None) -> Ticket:
         """Take a place for an upload's body; whoever gets the ticket releases it.
 
-        :param begins: whether the upload begins with it, and does not go on.
+        :param upload: the id of the upload that goes on with it; None: one begins. A request for the same upload that
+            still has a place is one whose client has come back: it does not stand in the way of this one, which will
+            end it.
         :raises Overloaded: as many are being received as may be (503).
         :raises TooManyUploads: or as many of this caller, or too many have begun within a minute (429).
         """
-        ticket = self._places.enter(caller.counted)
-        if begins:
+        before = None if upload is None else self._going.get((caller.counted, upload))
+        ticket = self._places.enter(caller.counted, follows=before)
+        if upload is None:
             try:
                 self._rate.pass_one(caller.counted)
             except BaseException:
                 ticket.release()
                 raise
         return ticket
+
+    def took_over(self, caller: Caller, upload: str, ticket: Ticket) -> None:
+        """The request that has this place is from now on the one that goes on with the upload."""
+        before = self._going.get((caller.counted, upload))
+        self._going[caller.counted, upload] = ticket
+        if before is not None:
+            before.release()
 
 
 class _Rate:

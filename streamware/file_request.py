@@ -24,7 +24,7 @@ class FileRequest:
 
     :param method: in upper case.
     :param base: the path of the collection that files are in, as it stands in URLs, encoded and without a slash at its
-        end: ``/files``.
+        end: ``/files``; "" at the root.
     :param id: what stands behind it in the request's path, as text of any kind; None where the collection is asked.
     :param query: of the URL, without its question mark, as it came.
     :param headers: by lower-case name.
@@ -117,7 +117,8 @@ class FileRequest:
 
 def _base(path: bytes, id: str | None) -> str:
     """The collection's path of a request's, encoded."""
-    if id is not None:
+    if id:  # "" is what follows a slash behind the collection
         path = path.rstrip(b"/").rpartition(b"/")[0]
-    # One slash at its beginning: with two it would name another host.
-    return quote(b"/" + path.strip(b"/"))
+    # One slash at its beginning: with two, or with one before the id's own, it would name another host.
+    path = path.strip(b"/")
+    return quote(b"/" + path) if path else ""

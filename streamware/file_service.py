@@ -6,17 +6,26 @@ body is read, in this order: framing, method, authorization, places and rates, s
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
+from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 
 from streamware.admission import Ticket
-from streamware.errors import PreconditionFailed, RangeNotSatisfiable, StreamwareError
+from streamware.errors import (
+    BodyClosed,
+    MemberError,
+    MemberNotFound,
+    PreconditionFailed,
+    RangeNotSatisfiable,
+    StreamwareError,
+)
 from streamware.file_admission import Caller, FileAdmission
 from streamware.file_request import FileRequest
 from streamware.filestore import FileStore
 from streamware.intake import Digests, Intake, Problem, RawIntake, json_reply
 from streamware.intake_form import FormIntake
+from streamware.pump import Body
 from streamware.reply import Reply
 from streamware.semantics import content_disposition
 from streamware.single import reply_for_source
@@ -27,6 +36,9 @@ from streamware.upload_errors import (
     DeleteForbidden,
     FileUnknown,
     MethodNotAllowed,
+    StoredUnavailable,
+    StoreFailed,
+    StoreUnavailable,
     UploadInvalid,
     UploadTooLarge,
 )
@@ -45,6 +57,8 @@ from streamware.uploads import (
 )
 
 __all__ = ["FileService"]
+
+_log = logging.getLogger("streamware")
 
 _LISTED = 100  # files on a page, where the request does not say
 _MULTIPART = "multipart/form-data"
@@ -85,7 +99,7 @@ class FileService:
         An Intake takes the body, and its ``finish`` or ``fail`` is the answer. A Reply to a request that has a body
         means that nothing of it is to be read. The caller iterates the reply's body (not for a HEAD) and closes it.
         """
-        request = _overridden(request)
+        request = _meant(request)
         tus = self._tus_only or speaks_tus(request)
         try:
             answer = self._ask(request, tus)
@@ -119,26 +133,26 @@ class FileService:
             check_version(request)
         brings = not tus or essence(request.header("content-type")) == TUS_TYPE
         length = body_length(request, wanted=brings)
-        return self._placed(
-            caller,
-            lambda ticket: (
-                self._tus.create(request, caller, ticket, length)
-                if tus
-                else self._take(request, caller, ticket, length)
-            ),
-            begins=True,
-        )
+        with self._place(caller) as place:
+            if tus:
+                return place.kept_by(self._tus.create(request, caller, place.ticket, length))
+            return place.kept_by(self._take(request, caller, place.ticket, length))
 
-    def _placed(self, caller: Caller, answer: Callable[[Ticket], Reply | Intake], *, begins: bool) -> Reply | Intake:
-        """Answer with a place taken, which an Intake keeps to its end."""
-        ticket = self.admission.enter(caller, begins=begins)
-        found: Reply | Intake | None = None
-        try:
-            found = answer(ticket)
-            return found
-        finally:
-            if found is None or isinstance(found, Reply):
-                ticket.release()
+    def _go_on(self, request: FileRequest, id: str) -> Reply | Intake:
+        """HEAD and PATCH of tus."""
+        caller = self.admission.authorize("upload", request)
+        check_version(request)
+        _check_id(id)
+        if request.method == "HEAD":
+            return self._tus.head(id, caller)
+        length = body_length(request)
+        with self._place(caller, id) as place:
+            intake = place.kept_by(self._tus.patch(id, request, caller, place.ticket, length))
+            self.admission.took_over(caller, id, place.ticket)
+            return intake
+
+    def _place(self, caller: Caller, upload: str | None = None) -> _Place:
+        return _Place(self.admission.enter(caller, upload))
 
     def _take(self, request: FileRequest, caller: Caller, ticket: Ticket, length: int | None) -> Intake:
         """A body that is one file, or a form with any number of them."""
@@ -172,27 +186,18 @@ class FileService:
                 ticket,
                 digests=digests,
                 created=lambda file: _created(request, file),
+                announced=length is not None or "transfer-encoding" in request.headers,
             )
         except BaseException:
             self._store.give_up(upload.id)
             raise
 
-    def _go_on(self, request: FileRequest, id: str) -> Reply | Intake:
-        """HEAD and PATCH of tus."""
-        caller = self.admission.authorize("upload", request)
-        check_version(request)
-        if request.method == "HEAD":
-            return self._tus.head(_checked_id(id), caller)
-        length = body_length(request)
-        return self._placed(
-            caller, lambda ticket: self._tus.patch(_checked_id(id), request, caller, ticket, length), begins=False
-        )
-
     # --- out ---
 
     def _download(self, request: FileRequest, id: str) -> Reply:
         self.admission.authorize("download", request)
-        file = self._store.file(_checked_id(id))
+        _check_id(id)
+        file = self._store.file(id)
         told = [
             _CACHE,
             ("X-Content-Type-Options", "nosniff"),
@@ -205,21 +210,36 @@ class FileService:
         ]
         if file.digest is not None:
             of_file.append(("Repr-Digest", file.digest))
-        reply = reply_for_source(
-            self._store.source(id, file),
-            facts_of(file),
-            request.conditions,
-            self._policy,
-            media_type=file.media_type,
-            etag=file.etag,
-            headers=told,
-            of_file=of_file,
-        )
+        try:
+            reply = reply_for_source(
+                self._store.source(id, file),
+                facts_of(file),
+                request.conditions,
+                self._policy,
+                media_type=file.media_type,
+                etag=file.etag,
+                headers=told,
+                of_file=of_file,
+                witness=_Sending(file.id),
+            )
+        except MemberError as error:
+            raise self._reason(file, error) from error
         if reply.status not in _REFUSED:
             return reply
         refusal = self._problem(_REFUSED[reply.status]())
         own = tuple(header for header in reply.headers if header not in told)
         return replace(refusal, headers=(*own, *refusal.headers))
+
+    def _reason(self, file: StoredFile, error: MemberError) -> StreamwareError:
+        """What to answer where a file cannot be opened, which is told as if it were a member of a bundle."""
+        if isinstance(error, StoredUnavailable):
+            return StoreUnavailable(error.detail)
+        if isinstance(error, MemberNotFound):
+            try:
+                self._store.file(file.id)
+            except FileUnknown as gone:
+                return gone  # deleted in this moment
+        return StoreFailed(f"stored file {file.id}: {error}")
 
     def _list(self, request: FileRequest) -> Reply:
         self.admission.authorize("list", request)
@@ -232,7 +252,7 @@ class FileService:
             files, after = self._store.listed(limit=limit, after=asked.get("after"))
         except ValueError as error:
             raise UploadInvalid("after must be what a page before has given.") from error
-        following = None if after is None else f"{request.base}?limit={limit}&after={quote(after, safe='')}"
+        following = None if after is None else f"{request.base or '/'}?limit={limit}&after={quote(after, safe='')}"
         return json_reply(200, {"files": [_document(request, file) for file in files], "next": following})
 
     def _delete(self, request: FileRequest, id: str, tus: bool) -> Reply:
@@ -240,10 +260,11 @@ class FileService:
         if tus:
             caller = self.admission.authorize("upload", request)
             check_version(request)
-            if self._tus.end(_checked_id(id), caller):
+            _check_id(id)
+            if self._tus.end(id, caller):
                 return Reply(204)
         self.admission.authorize("delete", request)
-        _checked_id(id)
+        _check_id(id)
         if not self._policy.allow_delete:
             raise DeleteForbidden()
         self._store.file(id)  # and no upload, which only tus knows of
@@ -251,17 +272,55 @@ class FileService:
         return Reply(204)
 
 
-def _overridden(request: FileRequest) -> FileRequest:
-    """The request as it is meant, where something on its way lets only GET and POST pass (tus 1.0.0)."""
+_Answer = TypeVar("_Answer", bound="Reply | Intake")
+
+
+class _Place:
+    """A place that is given back at the end of a ``with``, unless an Intake has it."""
+
+    def __init__(self, ticket: Ticket) -> None:
+        self.ticket = ticket
+        self._kept = False
+
+    def kept_by(self, answer: _Answer) -> _Answer:
+        self._kept = not isinstance(answer, Reply)
+        return answer
+
+    def __enter__(self) -> _Place:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None or not self._kept:
+            self.ticket.release()
+
+
+class _Sending:
+    """Watches a download, for the log: once it has begun, an error is told to nobody else (pump.Witness)."""
+
+    def __init__(self, id: str) -> None:
+        self._id = id
+
+    def first_byte(self) -> None:
+        """Nothing is made of it."""
+
+    def ended(self, body: Body, error: BaseException | None) -> None:
+        if isinstance(error, StreamwareError) and not isinstance(error, BodyClosed):
+            _log.warning("file %s aborted after %d bytes: %s: %s", self._id, body.bytes_out, error.kind, error)
+
+
+def _meant(request: FileRequest) -> FileRequest:
+    """The request as it is meant: of the collection, though its URL may end in a slash, as many clients of tus have it;
+    and by another method, where something on its way lets only GET and POST pass (tus 1.0.0)."""
+    if request.id == "":
+        request = replace(request, id=None)
     said = (request.header("x-http-method-override") or "").upper()
     return replace(request, method=said) if request.method == "POST" and said in _OVERRIDES else request
 
 
-def _checked_id(id: str) -> str:
+def _check_id(id: str) -> None:
     """:raises FileUnknown: it is no id; then nobody is asked of it."""
     if not is_file_id(id):
         raise FileUnknown("not an id")
-    return id
 
 
 def _as_tus(reply: Reply) -> Reply:

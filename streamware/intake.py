@@ -19,7 +19,7 @@ from streamware.errors import StreamwareError
 from streamware.filestore import FileStore
 from streamware.reply import BytesBody, Reply
 from streamware.stored import StoredFile, Upload
-from streamware.upload_errors import UploadBroken, UploadChecksumMismatch, UploadDigestMismatch
+from streamware.upload_errors import LengthRequired, UploadBroken, UploadChecksumMismatch, UploadDigestMismatch
 from streamware.uploads import Checksum
 
 __all__ = ["Digests", "Ending", "Intake", "Problem", "RawIntake", "finished", "json_reply", "take"]
@@ -178,6 +178,7 @@ class RawIntake(Ending):
     :param upload: begun for it, of kind "raw", and of the length that the request promises.
     :param digests: what is announced of the body.
     :param created: makes the answer of the file.
+    :param announced: whether the request says that it has a body, which then may be empty.
     """
 
     def __init__(
@@ -189,12 +190,14 @@ class RawIntake(Ending):
         *,
         digests: Digests,
         created: Callable[[StoredFile], Reply],
+        announced: bool,
     ) -> None:
         super().__init__(problem, ticket)
         self._store = store
         self._upload = upload
         self._digests = digests
         self._created = created
+        self._announced = announced
         self._appender = store.append(upload)
 
     def write(self, piece: bytes) -> None:
@@ -205,6 +208,9 @@ class RawIntake(Ending):
     def _complete(self) -> Reply:
         if self._upload.length is not None and self._appender.received != self._upload.length:
             raise UploadBroken("Less came than the Content-Length says.")
+        if not self._announced and not self._appender.received:
+            # Some hosts hide a body that they cannot read, and its headers with it.
+            raise LengthRequired("no body, and neither Content-Length nor Transfer-Encoding")
         self._digests.check()
         return self._created(finished(self._store, self._appender.keep()))
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from streamware.errors import StreamwareError
 from streamware.file_request import FileRequest
@@ -159,19 +161,19 @@ def make(tmp_path: Path) -> Iterator[Sites]:
 
 
 @pytest.fixture(scope="module")
-def _shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     site = Site(tmp_path_factory.mktemp("site"))
     yield site
     site.store.close()
 
 
 @pytest.fixture
-def site(_shared: Site) -> Site:
+def site(shared: Site) -> Site:
     """One with the default limits, and nothing in it: to make one takes longer than most of the tests."""
-    for key in _shared.ids():
-        _shared.store.give_up(key)
-    assert _shared.empty()
-    return _shared
+    for key in shared.ids():
+        shared.store.give_up(key)
+    assert shared.empty()
+    return shared
 
 
 def b64(data: bytes) -> str:
@@ -223,6 +225,12 @@ def test_an_empty_file(site: Site) -> None:
         told = site.ask("POST", None, body)
         assert (told.status, told.json["size"], told.json["crc32"]) == (201, 0, "00000000")
         assert site.content(told.id) == b""
+
+
+def test_no_file_is_made_of_a_request_that_says_nothing_of_a_body(site: Site) -> None:
+    for pieces, status in (([], 411), ([b""], 411), ([b"abc"], 201)):  # the last is HTTP/2
+        assert site.ask("POST", None, pieces, transfer_encoding=None).status == status
+        assert site.empty() == (status == 411)
 
 
 @pytest.mark.parametrize("length", [10, None])
@@ -521,6 +529,53 @@ def test_what_came_before_a_patch_broke_off_is_kept(site: Site, cut: int, error:
     assert site.store.file(key).sha256 == hashlib.sha256(b"0123456789").digest()
 
 
+@settings(max_examples=20)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 40),  # bytes sent
+            st.integers(1, 7),  # in pieces of so many
+            st.sampled_from([None, UploadBroken(), UploadTooSlow(), ZeroDivisionError()]),
+            st.booleans(),  # with a checksum
+            st.booleans(),  # with a length
+        ),
+        max_size=12,
+    )
+)
+def test_an_upload_that_is_interrupted_anyhow_goes_on_where_it_stands(
+    shared: Site, requests: list[tuple[int, int, Exception | None, bool, bool]]
+) -> None:
+    site, data = shared, bytes(range(100))
+    key = site.tus("POST", upload_length=len(data)).id
+    expected = 0
+    for count, size, error, checked, told in [*requests, (100, 100, None, True, True)]:
+        sent = data[expected : expected + count]
+        stop = len(sent) if error is None else len(sent) // 2
+
+        def pieces(
+            sent: bytes = sent, stop: int = stop, size: int = size, error: Exception | None = error
+        ) -> Iterator[bytes]:
+            for at in range(0, stop, size):
+                yield sent[at : min(at + size, stop)]
+            if error is not None:
+                raise error
+
+        asked = _framed(len(sent) if told else None)
+        if checked:
+            asked["upload_checksum"] = f"sha1 {b64(hashlib.sha1(sent).digest())}"
+        try:
+            status = site.tus("PATCH", key, pieces(), upload_offset=expected, **asked).status
+        except ZeroDivisionError:
+            status = 500
+        assert status == (204 if error is None else getattr(error, "status", 500))
+        expected += 0 if checked and error is not None else stop
+        assert site.offset(key) == expected
+        if expected < len(data):
+            assert site.tus("PATCH", key, b"x", upload_offset=expected + 1).status == 409
+    assert site.content(key) == data
+    assert site.store.file(key).sha256 == hashlib.sha256(data).digest()
+
+
 def test_a_host_that_fails_keeps_what_came(site: Site) -> None:
     key = site.tus("POST", upload_length=10).id
     intake = site.begin(
@@ -629,7 +684,7 @@ def test_requests_of_tus_without_a_version(site: Site) -> None:
 
 
 @pytest.mark.parametrize(
-    "id", [str(uuid.uuid4()), "x", "../x", "%2e%2e%2f", "", "0" * 36, str(uuid.uuid4()).upper(), "é"]
+    "id", [str(uuid.uuid4()), "x", "../x", "%2e%2e%2f", "/", "0" * 36, str(uuid.uuid4()).upper(), "é"]
 )
 def test_unknown_ids(site: Site, id: str) -> None:
     for method, asked in (
@@ -745,6 +800,41 @@ def test_concatenations_that_are_refused(make: Sites) -> None:
     assert site.tus("POST", upload_concat=f"final;/files/{whole}", upload_length=6).status == 400
     assert site.offset(whole) == 6
     assert site.tus("POST", upload_concat=f"final;/files/{whole}").status == 201
+
+
+def test_a_slash_behind_the_collection_means_nothing(site: Site) -> None:
+    told = site.tus("POST", "", upload_length=3)
+    assert told.status == 201
+    assert site.offset(told.id) == 0
+    assert site.ask("GET", "").json == {"files": [], "next": None}
+
+
+@pytest.mark.parametrize(
+    ("path", "key", "base"),
+    [
+        ("/files", None, "/files"),
+        ("/files/", None, "/files"),
+        ("/files/", "", "/files"),
+        ("/files/x", "x", "/files"),
+        ("/a/files/x/", "x", "/a/files"),
+        ("/ä b/x", "x", "/%C3%A4%20b"),
+        ("/", None, ""),
+        ("/x", "x", ""),
+        ("//evil.example/", None, "/evil.example"),
+        ("//evil.example/x", "x", "/evil.example"),
+        ("///x", "x", ""),
+    ],
+)
+def test_where_files_are_told_to_be(site: Site, path: str, key: str | None, base: str) -> None:
+    environ = {"REQUEST_METHOD": "POST", "PATH_INFO": path.encode().decode("latin-1"), "CONTENT_LENGTH": "0"}
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"content-length", b"0")]}
+    for asked in (FileRequest.from_environ(environ, id=key), FileRequest.from_scope(scope, id=key)):
+        assert asked.base == base
+        if not key:
+            intake = site.service.ask(asked)
+            assert not isinstance(intake, Reply)
+            answer = Answer(intake.finish())
+            assert answer.json["url"] == answer.headers["location"] == f"{base}/{answer.json['id']}"
 
 
 def test_options(make: Sites) -> None:
@@ -951,6 +1041,36 @@ def test_places(make: Sites) -> None:
     assert site.service.admission.active == 0
 
 
+def test_the_place_of_a_request_whose_client_has_come_back_is_free(make: Sites) -> None:
+    site = make(max_uploads=1, max_uploads_per_identity=1)
+    key, other = (site.tus("POST", upload_length=10).id for _ in range(2))
+    asked = {"content_type": _OFFSET_TYPE, "tus_resumable": "1.0.0", "content_length": 10}
+
+    def begin(key: str, offset: int, **more: Any) -> Reply | Intake:
+        return site.begin("PATCH", key, upload_offset=offset, **(asked | {"content_length": 10 - offset} | more))
+
+    first = begin(key, 0)
+    assert not isinstance(first, Reply)
+    first.write(b"012")
+    for refused, status in ((begin(other, 0), 429), (begin(key, 3, client="198.51.100.7"), 503), (begin(key, 1), 409)):
+        assert isinstance(refused, Reply)
+        assert refused.status == status
+        assert site.service.admission.active == 1
+    first.write(b"3")  # whoever was refused has taken nothing over
+    second = begin(key, 4)
+    assert not isinstance(second, Reply)
+    assert site.service.admission.active == 1
+    third = begin(key, 4)
+    assert not isinstance(third, Reply)
+    for late in (first, second):
+        late.close()
+    assert site.service.admission.active == 1
+    third.write(b"456789")
+    assert third.finish().status == 204
+    assert site.service.admission.active == 0
+    assert site.content(key) == b"0123456789"
+
+
 def test_rates(make: Sites) -> None:
     site = make(max_uploads_per_minute=3)
     key = site.tus("POST", upload_length=10).id
@@ -1073,3 +1193,22 @@ def test_a_download_goes_on_when_its_file_is_deleted(make: Sites) -> None:
     received += b"".join(reply.body)
     reply.body.close()
     assert received == data
+
+
+def test_a_download_whose_bytes_are_lost_breaks_off_and_is_logged(
+    make: Sites, caplog: pytest.LogCaptureFixture
+) -> None:
+    site = make(upload_part_bytes=100_000, chunk_bytes=10_000)
+    key = site.ask("POST", None, bytes(300_000)).id
+    last = max((site.folder / "b").glob("??/*/*"))
+    last.write_bytes(bytes(1000))
+    reply = site.begin("GET", key)
+    assert isinstance(reply, Reply)
+    with pytest.raises(StreamwareError):
+        list(reply.body)
+    reply.body.close()
+    assert f"file {key} aborted after" in caplog.text
+    for each in (site.folder / "b").glob("??/*/*"):
+        each.unlink()
+    answer = site.ask("GET", key)
+    assert (answer.status, answer.kind) == (500, "store-failed")  # it is there, and cannot be had
