@@ -212,6 +212,11 @@ class Members(MutableSequence[Member]):
     def name(self, index: int) -> str:
         return self._names[index]
 
+    def rename(self, index: int, name: str) -> None:
+        if self._shared:
+            self._part()
+        self._names[index] = name
+
     def briefly(self) -> Iterator[tuple[int, Any, int | None]]:
         """Kind, the content itself of an OBJECT, and declared size of each member."""
         count = len(self._names)

@@ -18,6 +18,7 @@ __all__ = ["first_line", "mapped"]
 _SYSTEM = re.compile(r"\(os error (\d+)\)")
 _STATUS = re.compile(r"status code: (\d{3})")
 _FULL_WORDS = re.compile(r"StorageFull|QuotaExceeded|InsufficientStorage")
+_NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|The specified bucket does not exist")
 _BROKEN_WORDS = re.compile(
     r"HTTP error(?!: builder)|error sending request|timed out|TimedOut|connection|SlowDown|InternalError"
 )
@@ -41,7 +42,7 @@ def mapped(error: Exception, doing: str) -> StreamwareError:
         return StoreFull(detail)
     if code in _PASSING or status in (408, 429) or (status or 0) >= 500:
         return StoreUnavailable(detail)
-    if isinstance(error, FileNotFoundError):
+    if isinstance(error, FileNotFoundError) and not _NO_BUCKET.search(text):
         return MemberNotFound(detail)
     if code is None and status is None and _BROKEN_WORDS.search(text):
         return StoreUnavailable(detail)

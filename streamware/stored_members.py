@@ -41,8 +41,7 @@ def look_up(members: Members, files: Files | None, policy: Policy, said: Said) -
         for index, each in batch.items():
             file = found.get(each)
             if not members.name(index):
-                name = each if file is None else _name(file, policy)
-                members[index] = replace(members[index], name=name)
+                members.rename(index, each if file is None else _name(file, policy))
             if file is None:
                 failed[index] = MemberNotFound(
                     f"there is no stored file {each!r}", member=members.name(index), index=index
@@ -67,4 +66,5 @@ def _stored(members: Members) -> Iterator[tuple[int, str]]:
 def _name(file: StoredFile, policy: Policy) -> str:
     """A name for a member whose bundle gives none, also where others have to be as they may be: whoever stored the file
     is not who asks for it."""
-    return clean(file.name or file.id, strict=False, max_bytes=policy.max_name_bytes, max_depth=policy.max_path_depth)
+    name = file.name.rstrip("/") or file.id
+    return clean(name, strict=False, max_bytes=policy.max_name_bytes, max_depth=policy.max_path_depth)

@@ -129,7 +129,8 @@ class _LocalSource(StoredSource):
                 (key, start, length), *_ = runs
                 return _open(objects, key, self._chunk_bytes, start, length)
             # An open file stays readable whatever becomes of its name; of the others somebody has to be told.
-            reading = objects.reading(parts[0].key) if runs else None
+            with _of_folder(objects):
+                reading = objects.reading(parts[0].key) if runs else None
             try:
                 return _LocalParts(objects, runs, self._chunk_bytes, reading)
             except BaseException:
