@@ -360,6 +360,7 @@ class FileStore:
         unhashed = self.rows.unhashed(_TOGETHER)
         for file in unhashed:
             self._hasher.want(file.id)
+        self.rows.claim("sweep", 0.0, time.time())  # whoever starts next sweeps at once
         return Swept(files, len(waiting), strays, drafts, len(unhashed))
 
     def _doomed(self, limit: int) -> list[str]:

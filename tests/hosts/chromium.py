@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Browser"]
+__all__ = ["CONTRAST", "NAMELESS", "Browser"]
 
 _FLAGS = (
     "--headless",
@@ -30,6 +30,33 @@ _FLAGS = (
 )
 _MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
 _CODES = {"Enter": 13, "Escape": 27, "Home": 36, "End": 35, "ArrowUp": 38, "ArrowDown": 40, "/": 191, " ": 32}
+
+# What stands out less than WCAG 2.2 asks for (1.4.3), and controls that have no name; both as lists of HTML.
+CONTRAST = """
+(() => {
+  const light = (c) => {
+    const linear = (v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+    const [r, g, b] = c.match(/[0-9.]+/g).map((v) => linear(v / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  const ground = (e) => {
+    const c = getComputedStyle(e).backgroundColor;
+    return c === 'rgba(0, 0, 0, 0)' && e.parentElement ? ground(e.parentElement) : c;
+  };
+  const low = [];
+  for (const e of document.querySelectorAll('h1, p, a, button:enabled, th a, td, label, output, bdi, time')) {
+    const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x);
+    if ((a + .05) / (b + .05) < 4.5) low.push(e.outerHTML.slice(0, 80));
+  }
+  return low;
+})()
+"""
+NAMELESS = """
+[...document.querySelectorAll('input:not([type=hidden]), button, a')].filter((e) => {
+  const labels = [...(e.labels ?? [])].map((l) => l.textContent.trim()).join('');
+  return !(e.getAttribute('aria-label') || e.textContent.trim() || labels);
+}).map((e) => e.outerHTML)
+"""
 
 
 class Browser:
@@ -129,6 +156,35 @@ class Browser:
         at = {"x": x, "y": y, "button": "left", "clickCount": 1, "modifiers": sum(_MODIFIERS[h] for h in held)}
         self.call("Input.dispatchMouseEvent", type="mousePressed", **at)
         self.call("Input.dispatchMouseEvent", type="mouseReleased", **at)
+
+    def choose(self, selector: str, *paths: Path) -> None:
+        """Give files to an input, as its dialog would."""
+        document = self.call("DOM.getDocument", depth=0)["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=document, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
+
+    def drop(self, x: int, y: int, *paths: Path, stop: str = "drop") -> None:
+        """Drag files from outside over a place of the page, and let them go there; ``stop`` "dragOver" holds them."""
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for step in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=step, x=x, y=y, data=data)
+            if step == stop:
+                break
+
+    def network(self, *, up: float = -1, online: bool = True) -> None:
+        """How fast the page sends, in bytes a second (-1: as it can), or that it cannot send at all."""
+        self.call(
+            "Network.emulateNetworkConditions",
+            offline=not online,
+            latency=0,
+            downloadThroughput=-1,
+            uploadThroughput=up,
+        )
+
+    def asked(self, method: str) -> list[dict[str, Any]]:
+        """The requests with a method since the page was opened, each with "url" and "headers"."""
+        sent = (e["params"]["request"] for e in self.events if e["method"] == "Network.requestWillBeSent")
+        return [request for request in sent if request["method"] == method]
 
     def screen(self, width: int, height: int, *, dark: bool = False, mobile: bool = False) -> None:
         """Set what the page is shown on."""

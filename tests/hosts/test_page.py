@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import judge
-from tests.hosts.chromium import Browser
+from tests.hosts.chromium import CONTRAST, NAMELESS, Browser
 from tests.hosts.serve_process import Served
 
 pytestmark = pytest.mark.judge("chromium", "bash")
@@ -196,27 +196,6 @@ def test_names_are_text_and_nothing_else(served: Served, browser: Browser) -> No
     assert browser.complaints() == []
 
 
-_CONTRAST = """
-(() => {
-  const light = (c) => {
-    const linear = (v) => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
-    const [r, g, b] = c.match(/[0-9.]+/g).map((v) => linear(v / 255));
-    return .2126 * r + .7152 * g + .0722 * b;
-  };
-  const ground = (e) => {
-    const c = getComputedStyle(e).backgroundColor;
-    return c === 'rgba(0, 0, 0, 0)' && e.parentElement ? ground(e.parentElement) : c;
-  };
-  const low = [];
-  for (const e of document.querySelectorAll('h1, p, a, button:enabled, th a, td, label, output, bdi, time')) {
-    const [a, b] = [light(getComputedStyle(e).color), light(ground(e))].sort((x, y) => y - x);
-    if ((a + .05) / (b + .05) < 4.5) low.push(e.outerHTML.slice(0, 80));
-  }
-  return low;
-})()
-"""
-
-
 @pytest.mark.parametrize("dark", [False, True])
 @pytest.mark.parametrize("target", ["/", "/browse/docs/", "/nothing"])
 def test_it_can_be_read_on_every_screen(
@@ -231,7 +210,7 @@ def test_it_can_be_read_on_every_screen(
         browser.click(row("docs"))
         total(browser)
     browser.picture(tmp_path / "large.png")
-    assert browser.run(_CONTRAST) == []
+    assert browser.run(CONTRAST) == []
     browser.screen(360, 700, dark=dark, mobile=True)
     assert browser.run("document.documentElement.scrollWidth") <= 360
     browser.picture(tmp_path / "small.png")
@@ -240,17 +219,9 @@ def test_it_can_be_read_on_every_screen(
     assert failed == []
 
 
-_NAMELESS = """
-[...document.querySelectorAll('input:not([type=hidden]), button, a')].filter((e) => {
-  const labels = [...(e.labels ?? [])].map((l) => l.textContent.trim()).join('');
-  return !(e.getAttribute('aria-label') || e.textContent.trim() || labels);
-}).map((e) => e.outerHTML)
-"""
-
-
 def test_every_control_has_a_name_and_a_place_in_the_order(served: Served, browser: Browser) -> None:
     browser.open(served.url)
-    nameless = browser.run(_NAMELESS)
+    nameless = browser.run(NAMELESS)
     assert nameless == []
     # one stop for the whole list, and arrows inside it
     assert browser.run("document.querySelectorAll('tbody [tabindex=\"0\"]').length") == 1
