@@ -44,8 +44,9 @@ FLOORS = {
         """,
         # The service.
         2: """
-            admission service job links prober filestore appender hashing sweeper single intake intake_form
-            intake_tus tus file_service file_admission member_sources stored_members
+            admission service job links prober member_sources stored_members
+            filestore appender hashing sweeper single intake intake_form intake_tus tus file_service
+            file_admission
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """

@@ -72,6 +72,9 @@ class Setting:
 
     def close(self) -> None:
         self.cutter.close()
+        for service in self.services:
+            if service.running:
+                service.kill()
 
 
 class Trial:
