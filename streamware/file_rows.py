@@ -289,6 +289,14 @@ class FileRows(FileDatabase):
         known = self._read(belonging)
         return [key for key in keys if key not in known]
 
+    def complete(self, limit: int) -> list[Upload]:
+        """Some uploads of the kind "tus" that have all their bytes and are no files yet: whoever was about to make one
+        of them died in between."""
+        table = self._tables.files
+        query = self._tables.select_uploads().where(table.c.kind == "tus", table.c.received == table.c.length)
+        rows = self._read(lambda connection: list(connection.execute(query.limit(limit))))
+        return [upload for row in rows if (upload := self._tables.upload(row)) is not None]
+
     def unhashed(self, limit: int) -> list[StoredFile]:
         """Some whole files whose SHA-256 is not known yet, the oldest first."""
         table = self._tables.files

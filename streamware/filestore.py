@@ -334,13 +334,19 @@ class FileStore:
     # --- what is left over ---
 
     def sweep(self) -> Swept:
-        """Delete the bytes of what was deleted or has expired, and objects that no row knows of; have missing SHA-256
-        taken. One replica at a time does it.
+        """Make files of uploads that were left when nothing but that was to be done; delete the bytes of what was
+        deleted or has expired, and objects that no row knows of; have missing SHA-256 taken. One replica at a time.
 
         :raises StreamwareError: the database or the object store fails.
         """
         if not self.rows.claim("sweep", _LEASE_SECONDS, time.time()):
             return Swept(ours=False)
+        completed = self.rows.complete(_TOGETHER)
+        for upload in completed:
+            try:
+                self.finish(upload)
+            except OffsetMismatch:
+                pass  # by now it is one, or was ended
         files, waiting = 0, set[str]()
         while batch := set(self._doomed(_TOGETHER + len(waiting))) - waiting:
             for each in batch:
@@ -361,7 +367,7 @@ class FileStore:
         for file in unhashed:
             self._hasher.want(file.id)
         self.rows.claim("sweep", 0.0, time.time())  # whoever starts next sweeps at once
-        return Swept(files, len(waiting), strays, drafts, len(unhashed))
+        return Swept(files, len(waiting), strays, drafts, len(unhashed), len(completed))
 
     def _doomed(self, limit: int) -> list[str]:
         # Of a local file it can be seen whether somebody still reads it.

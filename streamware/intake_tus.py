@@ -51,6 +51,7 @@ class TusIntake(Ending):
         self._kept = kept
         self._location = location
         self._open = True  # the appender is
+        self._gone = False
         self._appender = store.append(upload, atomic=bool(digests))
 
     def write(self, piece: bytes) -> None:
@@ -59,7 +60,7 @@ class TusIntake(Ending):
             self._appender.write(piece)
         except UploadTooLarge:
             raise  # before anything was done
-        except StreamwareError:
+        except BaseException:
             self._drop()  # what came since the last part cannot be relied upon, or somebody else goes on
             raise
         self._digests.update(piece)
@@ -67,6 +68,8 @@ class TusIntake(Ending):
     def fail(self, error: StreamwareError) -> Reply:
         """The body broke off or is refused; the answer says how far the upload has come."""
         reply = super().fail(error)
+        if self._gone:
+            return reply
         told = [] if self._location is None else [("Location", self._location)]
         return replace(reply, headers=(*reply.headers, *told, ("Upload-Offset", str(self._upload.offset))))
 
@@ -80,6 +83,7 @@ class TusIntake(Ending):
         if self._location is not None and (error is None or isinstance(error, UploadBroken)):
             # Nobody has been told where it is, so nobody will come back for it.
             self._drop()
+            self._gone = True
             self._store.give_up(self._upload.id)
         elif self._open and not self._digests:
             self._kept(self._keep())

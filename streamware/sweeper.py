@@ -22,7 +22,8 @@ class Swept(NamedTuple):
 
     ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads.
     ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
-    whose SHA-256 is to be taken. ``ours`` False: another replica is at it, so nothing was done.
+    whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes, of which files were made. ``ours``
+    False: another replica is at it, so nothing was done.
     """
 
     files: int = 0
@@ -30,6 +31,7 @@ class Swept(NamedTuple):
     strays: int = 0
     drafts: int = 0
     hashing: int = 0
+    completed: int = 0
     ours: bool = True
 
     def __str__(self) -> str:
@@ -37,7 +39,7 @@ class Swept(NamedTuple):
             return "another replica sweeps"
         return (
             f"{self.files} files and uploads deleted, {self.waiting} still being read, {self.strays} stray objects and "
-            f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken"
+            f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken, {self.completed} uploads completed"
         )
 
 
@@ -60,7 +62,7 @@ class Sweeper:
             try:
                 swept = self._sweep()
                 # An hour in which nothing was to be done is worth no line.
-                level = logging.INFO if any(swept[:5]) else logging.DEBUG
+                level = logging.INFO if any(swept[:6]) else logging.DEBUG
                 _log.log(level, "swept the file store: %s", swept)
             except StreamwareError as error:
                 _log.warning("the file store was not swept: %s", error)

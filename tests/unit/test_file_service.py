@@ -444,6 +444,7 @@ def test_creation_with_upload(site: Site) -> None:
 def test_a_creation_that_breaks_off_is_nothing_and_one_that_can_be_answered_goes_on(site: Site) -> None:
     answer = site.tus("POST", None, broken(b"abc"), upload_length=10, content_type=_OFFSET_TYPE)
     assert answer.status == 400
+    assert not {"location", "upload-offset"} & set(answer.headers)
     assert site.empty()
     answer = site.tus("POST", None, broken(b"abc", error=UploadTooSlow()), upload_length=10, content_type=_OFFSET_TYPE)
     assert (answer.status, answer.headers["upload-offset"]) == (408, "3")
