@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "Line", "Tus", "ask", "chunked", "content", "digest", "form", "listed", "post"]
+__all__ = ["Answer", "Line", "Tus", "ask", "chunked", "content", "digest", "form", "listed", "names", "post", "whole"]
 
 SECONDS = 30.0
 _BOUNDARY = "a-line-that-no-file-holds"
@@ -178,6 +178,19 @@ def _path(url: str) -> str:
     return f"{at.path}?{at.query}" if at.query else at.path
 
 
+def names(port: int) -> list[str]:
+    """The names of all files."""
+    return [str(file["name"]) for file in listed(port)]
+
+
+def whole(port: int, path: str) -> bytes:
+    """What a file holds, which must be there."""
+    answer = ask(port, "GET", path)
+    assert answer.status == 200, answer
+    assert answer.headers["content-length"] == str(len(answer.body))
+    return answer.body
+
+
 class Tus:
     """A tus client that does one request at a time, to whichever port is named."""
 
@@ -213,12 +226,19 @@ class Tus:
         return ask(port, "PATCH", path, self.head(path, offset, len(data), **headers), data)
 
     def complete(self, port: int, path: str, data: bytes) -> None:
-        """Go on from where the server stands to the end. What is told to be whole is not sent again."""
-        answer = ask(port, "HEAD", path, self.version)
-        at = int(answer.headers["upload-offset"])
-        more = {"Upload_Length": str(len(data))} if "upload-defer-length" in answer.headers else {}
-        if at < len(data) or more:
-            answer = self.patch(port, path, at, data[at:], **more)
-            assert answer.status == 204, (answer.status, answer.body[:500])
+        """Go on from where the server stands to the end. What is told to be whole is not sent again.
+
+        An earlier request that was given up may reach the server late, and then has it first; as any client, try again.
+        """
+        for _ in range(5):
+            answer = ask(port, "HEAD", path, self.version)
             at = int(answer.headers["upload-offset"])
-        assert at == len(data)
+            more = {"Upload_Length": str(len(data))} if "upload-defer-length" in answer.headers else {}
+            if at == len(data) and not more:
+                return
+            answer = self.patch(port, path, at, data[at:], **more)
+            if answer.status not in (409, 423):
+                assert answer.status == 204, (answer.status, answer.body[:500])
+                assert answer.headers["upload-offset"] == str(len(data))
+                return
+        raise AssertionError(f"{path} does not get on: {answer}")

@@ -165,6 +165,8 @@ def check(scene: Scene, place: Place) -> None:
             answer = ask(port, "GET", path)
             if path not in scene.partial:
                 assert (answer.status, digest(answer.body)) == (200, digest(data)), (path, answer.status)
+    for told in list(listed(port)):  # so that the next check has no more to look at than this one
+        assert ask(port, "DELETE", told["url"]).status == 204
 
 
 class Bench:
