@@ -53,8 +53,8 @@ FLOORS = {
         3: """
             edge edge_clients edge_subrequests edge_uploads intercept held middleware
             resources resources_base resources_files
-            server server.app server.cli server.files server.guard server.listing server.metrics server.page
-            server.raw server.run server.settings server.state server.storage server.tokens server.uploads
+            server server.app server.cli server.files server.folder_page server.guard server.listing server.metrics
+            server.page server.raw server.run server.settings server.state server.storage server.tokens server.uploads
             server.uploads_page server.workers
             __main__
         """,
@@ -150,11 +150,11 @@ NEIGHBOURS: dict[str, set[str]] = {
     "resources_files": {"edge", "edge_uploads", "resources_base"},
     "server.guard": {"edge", "edge_uploads", "server.page", "server.tokens"},
     "server.listing": {"server.files", "server.page"},
-    "server.page": {"server.files"},
+    "server.folder_page": {"server.files", "server.page"},
     "server.app": {
         *("edge", "edge_uploads", "middleware", "resources_base", "resources_files"),
-        *("server.files", "server.guard", "server.listing", "server.metrics", "server.page", "server.raw"),
-        *("server.tokens", "server.uploads", "server.uploads_page"),
+        *("server.files", "server.folder_page", "server.guard", "server.listing", "server.metrics", "server.page"),
+        *("server.raw", "server.tokens", "server.uploads", "server.uploads_page"),
     },
     "server.run": {"server.app", "server.metrics", "server.settings", "server.uploads"},
     "server.settings": {"server.tokens"},

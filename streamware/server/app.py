@@ -24,10 +24,11 @@ from streamware.reply import BytesBody, Conditions, Reply
 from streamware.resources_base import AsgiResource
 from streamware.resources_files import AsyncFileResource
 from streamware.server.files import Place, Root
+from streamware.server.folder_page import folder_page, order
 from streamware.server.guard import Guard
 from streamware.server.listing import Pieces, folder_json, total_json
 from streamware.server.metrics import CONTENT_TYPE, Metrics
-from streamware.server.page import ASSETS, ASSETS_VERSION, base_of, folder_page, order
+from streamware.server.page import ASSETS, ASSETS_VERSION, base_of
 from streamware.server.raw import reply_for_file
 from streamware.server.tokens import Tokens
 from streamware.server.uploads import Counting, Discard, Uploads, page_reply, view_of

@@ -1,13 +1,13 @@
-"""The page for people, and what problems look like to them. Pure: from a listing to text.
+"""What the pages for people are made of, and what problems look like to them. Pure: from values to text.
 
-The rule of this file: everything that came from a file name goes through ``html``, and the page works without its
-script; the script only adds to it.
+The rule of this file: everything that came from a file name goes through ``html``, and a page works without its
+scripts; they only add to it.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from hashlib import blake2b
 from html import escape
@@ -16,24 +16,22 @@ from string import Template
 from typing import NamedTuple
 from urllib.parse import urlencode
 
-from streamware.server.files import Item, Listing, Place, shown
-
 __all__ = [
     "ASSETS",
     "ASSETS_VERSION",
+    "NO_MATCH",
     "POLICY",
     "View",
     "base_of",
     "columns",
     "counted",
-    "folder_page",
+    "filter_form",
     "html",
     "in_bytes",
-    "kept",
     "kind_of",
     "moment",
     "natural",
-    "order",
+    "pick_form",
     "problem_page",
     "shell",
     "template",
@@ -55,7 +53,7 @@ def template(name: str) -> Template:
     return Template(_STATIC.joinpath(name).read_text(encoding="utf-8"))
 
 
-_SHELL, _FOLDER, _PROBLEM = map(template, ("shell.html", "folder.html", "problem.html"))
+_SHELL, _FILTER, _PICK, _PROBLEM = (template(f"{name}.html") for name in ("shell", "filter", "pick", "problem"))
 
 # The page's Content-Security-Policy: nothing from elsewhere, no inline script or style.
 POLICY = (
@@ -63,8 +61,7 @@ POLICY = (
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
 
-_PAGE_ROWS = 2000  # more rows than that make browsers slow, and nobody reads them
-_COLUMNS = (("name", "n", "Name"), ("size", "s", "Size"), ("time", "t", "Modified<span> (UTC)</span>"))
+NO_MATCH = "Nothing here has that in its name."  # the script says it too
 _DIGITS = re.compile(r"([0-9]+)", re.ASCII)
 # Control pictures for control characters: a name cannot break its line or hide its end.
 _VISIBLE = {**{c: 0x2400 + c for c in range(32)}, 127: 0x2421}
@@ -102,54 +99,53 @@ class View(NamedTuple):
         return "?" + urlencode({k: v for k, v in fields.items() if v}, errors="replace")
 
 
-def order(items: Iterable[Item], view: View) -> list[Item]:
-    """The items that match, folders first; names by their words and numbers: ``file2`` comes before ``file10``."""
-    wanted = view.query.casefold()
-    found = [item for item in items if wanted in shown(item.name).casefold()]
-    found.sort(key=lambda item: (natural(item.name), item.name))
-    if view.sort == "size":
-        found.sort(key=lambda item: item.size, reverse=view.descending)
-    elif view.sort == "time":
-        found.sort(key=lambda item: item.modified, reverse=view.descending)
-    elif view.descending:
-        found.reverse()
-    found.sort(key=lambda item: not item.folder)
-    return found
+def filter_form(view: View) -> str:
+    """Where the rows that are shown can be chosen by their names."""
+    return _FILTER.substitute(kept=_kept(view), query=html(view.query)).rstrip()
 
 
-def folder_page(root_name: str, place: Place, listing: Listing, view: View, *, uploads: bool = False) -> str:
-    """The page of one folder. ``uploads``: there is a page for them, to be led to."""
-    base = "../" * (len(place.parts) + 1 if place.parts else 0)
-    name = shown(place.parts[-1]) if place.parts else root_name
-    items = order(listing.items, view)
-    pages = max(1, -(-len(items) // _PAGE_ROWS))
-    view = view._replace(page=min(max(1, view.page), pages))
-    first = (view.page - 1) * _PAGE_ROWS
-    rows = items[first : first + _PAGE_ROWS]
-    strip = f"?strip={len(place.parts)}" if place.parts else ""
-    whole = f"/tree/{place.href}{strip}"
-    notice = f"More than {len(listing.items):,} entries are in this folder; only some are shown." if listing.cut else ""
-    main = _FOLDER.substitute(
+def _kept(view: View) -> str:
+    """What a form must send along to stay at the view's order."""
+    return "".join(f'<input type="hidden" name="{n}" value="{v}">' for n, v in view.order.items())
+
+
+def pick_form(
+    rows: Sequence[str],
+    *,
+    base: str,
+    caption: str,
+    columns: str,
+    pages: int,
+    pager: str,
+    none: str,
+    empty: bool,
+    archive: str,
+    whole: str = "",
+    more: str = "",
+) -> str:
+    """The table of what can be chosen, and what can be done with it.
+
+    :param rows: of the table, as HTML; so are ``columns``, ``pager`` and ``more``, which is further buttons.
+    :param base: the relative way back to ``/``.
+    :param pages: how many there are of it; the script sorts and filters where there is one.
+    :param none: what stands there if there are no rows; ``empty``: nor would there be any without a filter.
+    :param archive: a name for what is downloaded.
+    :param whole: the href that stands for all rows together; "" if none does.
+    """
+    return _PICK.substitute(
         base=base,
-        name=html(name),
-        summary=_summary(listing.items),
-        kept=kept(view),
-        query=html(view.query),
-        # A link that was chosen is followed, one inside a folder is not: then all is not the same as the whole.
-        whole="" if not rows or any(item.link and item.folder for item in rows) else escape(whole),
-        whole_links=_whole(base, whole, name) if listing.items and place.bundleable else "",
-        notice=f'<p class="notice">{notice}</p>' if notice else "",
+        whole=escape(whole),
         pages=pages,
-        columns=columns(view),
-        rows="\n".join(_row(base, place, item, strip) for item in rows),
-        none="Nothing here has that in its name." if view.query else "This folder is empty.",
+        caption=html(caption),
+        columns=columns,
+        rows="\n".join(rows),
+        none=none,
         none_hidden="hidden" if rows else "",
-        table_hidden="" if listing.items else "hidden",
-        pager=_pager(view, pages, first, len(rows), len(items)),
-        file_name=html(name),
-    )
-    crumbs = _crumbs(root_name, place, base)
-    return shell(f"{html(name)} - streamware", base, crumbs, main, here="folder" if uploads else None)
+        table_hidden="hidden" if empty else "",
+        pager=pager,
+        archive=html(archive),
+        more=more,
+    ).rstrip()
 
 
 def problem_page(base: str, status: int, heading: str, detail: str, members: Sequence[str]) -> str:
@@ -234,40 +230,7 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
-def _summary(items: Sequence[Item]) -> str:
-    folders = sum(item.folder for item in items)
-    parts = [counted(folders, "folder")] if folders else []
-    parts.append(counted(len(items) - folders, "file"))
-    return f"{', '.join(parts)} · {in_bytes(sum(item.size for item in items))}"
-
-
-def kept(view: View) -> str:
-    """What a form must send along to stay at the view's order."""
-    return "".join(f'<input type="hidden" name="{n}" value="{v}">' for n, v in view.order.items())
-
-
-def _whole(base: str, href: str, name: str) -> str:
-    links = []
-    for extension in ("zip", "tar"):
-        url = escape(f"{base}bundle?" + urlencode({"path": href, "name": f"{name}.{extension}"}))
-        links.append(f'<a class="quiet button" href="{url}" download>{extension.upper()}</a>')
-    return f'<div class="whole" role="group" aria-label="Whole folder"><span>Whole folder</span>{"".join(links)}</div>'
-
-
-def _crumbs(root_name: str, place: Place, base: str) -> str:
-    if not place.parts:
-        return ""
-    names = [root_name, *map(shown, place.parts)]
-    last = len(names) - 1
-    ways = [base or "./", *("../" * (last - n) or "./" for n in range(1, last + 1))]
-    links = [
-        f'<li><a href="{way}"{" aria-current=page" if n == last else ""}><bdi>{html(name)}</bdi></a></li>'
-        for n, (name, way) in enumerate(zip(names, ways, strict=True))
-    ]
-    return f'<nav aria-label="Folder"><ol class="crumbs">{"".join(links)}</ol></nav>'
-
-
-def columns(view: View, labels: Sequence[tuple[str, str, str]] = _COLUMNS) -> str:
+def columns(view: View, labels: Sequence[tuple[str, str, str]]) -> str:
     """The heads of a table that can be sorted: of each its key, its style and what stands in it."""
     cells = []
     for key, style, label in labels:
@@ -278,36 +241,3 @@ def columns(view: View, labels: Sequence[tuple[str, str, str]] = _COLUMNS) -> st
         url = escape(view._replace(sort=key, descending=down, page=1).url)
         cells.append(f'<th class="{style}" scope="col" data-key="{key}"{state}><a href="{url}">{label}</a></th>')
     return "".join(cells)
-
-
-def _row(base: str, place: Place, item: Item, strip: str) -> str:
-    inner = place.inner(item.name, folder=item.folder)
-    name = html(shown(item.name))
-    if item.folder:
-        own = Place((item.name,), folder=True).href
-        link, style = own if place.parts else f"browse/{own}", "folder"
-    else:
-        link, style = f"{base}tree/{inner.href}", kind_of(item.name)
-    when = moment(item.modified) or ""
-    state = (
-        ""
-        if inner.bundleable
-        else ' disabled title="With control characters in its name it comes only with its folder"'
-    )
-    size = "" if item.folder else f'<span title="{counted(item.size, "byte")}">{in_bytes(item.size)}</span>'
-    return (
-        f'<tr data-size="{item.size}" data-time="{item.modified}"><td class="c"><label class="hit">'
-        f'<input type="checkbox" name="path" value="/tree/{inner.href}{strip}" aria-label="Select {name}"{state}>'
-        f'</label></td><td class="n"><a class="{style}" href="{link}"><bdi>{name}</bdi></a></td>'
-        f'<td class="s">{size}</td>'
-        f'<td class="t"><time datetime="{when}">{when[:16].replace("T", " ")}</time></td></tr>'
-    )
-
-
-def _pager(view: View, pages: int, first: int, rows: int, items: int) -> str:
-    if pages == 1:
-        return ""
-    back = f'<a class="quiet button" rel="prev" href="{escape(view._replace(page=view.page - 1).url)}">Back</a>'
-    on = f'<a class="quiet button" rel="next" href="{escape(view._replace(page=view.page + 1).url)}">Next</a>'
-    place = f"<span>{first + 1:,} to {first + rows:,} of {items:,}</span>"
-    return f'<p class="pager">{back if view.page > 1 else ""}{place}{on if view.page < pages else ""}</p>'

@@ -11,15 +11,17 @@ from html import escape
 from urllib.parse import urlencode
 
 from streamware.server.page import (
+    NO_MATCH,
     View,
     columns,
     counted,
+    filter_form,
     html,
     in_bytes,
-    kept,
     kind_of,
     moment,
     natural,
+    pick_form,
     shell,
     template,
 )
@@ -61,20 +63,25 @@ def uploads_page(
     what = f"{counted(len(files), 'file')} · {in_bytes(sum(file.size for file in files))}"
     heads = "".join(f'<th class="{style}" scope="col"><div>{label}</div></th>' for _, style, label in _COLUMNS)
     done = f'<p class="notice done" role="status">{counted(stored, "file")} stored.</p>' if stored else ""
+    tools = f'<div class="tools">{filter_form(view)}</div>' if single and files else ""
     main = _UPLOADS.substitute(
         base="",
         summary=what if single else f"{'The newest' if after is None else 'Older ones:'} {what}",
-        tools=_tools(view) if single and files else "",
+        tools=tools,
         notice=done,
         limit=f"Up to {in_bytes(most)} each.",
-        pages=1 if single else 2,
-        columns=columns(view, _COLUMNS) if single else heads,
-        rows="\n".join(map(_row, shown)),
-        none="Nothing here has that in its name." if view.query else "Nothing was uploaded yet.",
-        none_hidden="hidden" if shown else "",
-        table_hidden="" if files else "hidden",
-        pager=_pager(after, on),
-        discard='<button class="danger" formaction="files/delete">Delete</button>' if discards else "",
+        pick=pick_form(
+            [_row(file) for file in shown],
+            base="",
+            caption="Files that were uploaded.",
+            columns=columns(view, _COLUMNS) if single else heads,
+            pages=1 if single else 2,
+            pager=_pager(after, on),
+            none=NO_MATCH if view.query else "Nothing was uploaded yet.",
+            empty=not files,
+            archive="files",
+            more='<button class="danger" formaction="files/delete">Delete</button>' if discards else "",
+        ),
     )
     return shell("Uploads - streamware", "", "", main, here="uploads", scripts=_SCRIPTS)
 
@@ -116,15 +123,6 @@ def _row(file: StoredFile) -> str:
         f'<td class="n"><a class="{kind_of(file.name)}" href="files/{file.id}"><bdi>{name}</bdi></a></td>'
         f'<td class="s"><span title="{counted(file.size, "byte")}">{in_bytes(file.size)}</span></td>'
         f'<td class="t"><time datetime="{when}">{when[:16].replace("T", " ")}</time></td></tr>'
-    )
-
-
-def _tools(view: View) -> str:
-    return (
-        f'<div class="tools"><form id="filter" method="get" role="search">{kept(view)}'
-        '<label class="search"><span class="unseen">Filter by name</span><input type="search" name="q" '
-        f'value="{html(view.query)}" placeholder="Filter" autocomplete="off" spellcheck="false" '
-        'aria-keyshortcuts="/"></label> <button class="quiet" id="filter-go">Filter</button></form></div>'
     )
 
 

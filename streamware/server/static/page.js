@@ -52,6 +52,7 @@
 
   const number = (count) => count.toLocaleString("en");
   const plural = (count, noun) => `${number(count)} ${noun}${count === 1 ? "" : "s"}`;
+  window.streamware = { size, plural }; // for the scripts that follow
 
   // --- what a folder comes to, asked of the server, two at a time ---
 

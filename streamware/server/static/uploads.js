@@ -20,18 +20,7 @@
 
   // --- words ---
 
-  function size(count) {
-    if (count < 1000) return `${count} B`;
-    let value = count;
-    let unit = 0;
-    while (value >= 999.5) {
-      value /= 1000;
-      unit += 1;
-    }
-    return `${value.toFixed(value >= 99.95 ? 0 : 1)} ${"BkMGTPE"[unit]}B`;
-  }
-
-  const plural = (count, noun) => `${count.toLocaleString("en")} ${noun}${count === 1 ? "" : "s"}`;
+  const { size, plural } = window.streamware; // as page.js says it
   const say = (text) => {
     if (said.textContent !== text) said.textContent = text;
   };
