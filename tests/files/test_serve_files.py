@@ -506,6 +506,10 @@ def test_a_form_leads_back_to_the_page(served: Served) -> None:
     # a form without a file is a problem, as a page
     empty = served.ask("/files", "POST", {**kind, **PEOPLE}, b"--limit--\r\n")
     assert (empty.status, empty.headers["Content-Type"]) == (400, "text/html; charset=utf-8")
+    # nor has it anything to do with tus, whatever its client says that it takes
+    begun = served.ask("/files", "POST", {**TUS, **PEOPLE, "Upload-Length": "3"})
+    assert (begun.status, begun.body) == (201, b"")
+    assert "Location" in begun.headers
 
 
 def test_deleting_by_the_page_asks_first(served: Served) -> None:
