@@ -56,7 +56,7 @@ def content_of(store: FileStore, file: StoredFile) -> bytes:
 
 
 def objects(folder: Path) -> list[str]:
-    return [os.path.join(top, name) for top, _, names in os.walk(folder / "bytes") for name in names if name[0] != "."]
+    return [os.path.join(top, name) for top, _, names in os.walk(folder / "bytes") for name in names if "/." not in top]
 
 
 def until_hashed(store: FileStore, id: str) -> StoredFile:
@@ -425,3 +425,39 @@ def test_an_upload_that_was_left_with_all_its_bytes_becomes_a_file(store: FileSt
     assert until_hashed(store, upload.id).sha256 == hashlib.sha256(CONTENT).digest()
     assert store.upload(begun.id).offset == 0
     assert store.upload(raw.id).offset == 0  # nobody was told that it would go on
+
+
+def test_nothing_is_swept_that_another_database_may_know(store: FileStore, tmp_path: Path) -> None:
+    kept = store.add("a", [CONTENT])
+    store.sweep()
+    old = time.time() - 7 * 24 * 3600
+    for path in objects(tmp_path):
+        os.utime(path, (old, old))
+    (tmp_path / "other").mkdir()
+    other = FileStore((tmp_path / "bytes").as_uri(), f"sqlite:///{tmp_path}/other/rows.sqlite3")
+    try:
+        assert other.sweep().strays == 0
+        ours = other.add("b", [CONTENT])
+        other.end(ours.id)
+        assert other.sweep().strays == 0
+    finally:
+        other.close()
+    assert content_of(store, kept) == CONTENT
+    assert store.sweep().strays == 0
+
+
+def test_what_is_no_part_is_left_alone(store: FileStore, tmp_path: Path) -> None:
+    old = time.time() - 7 * 24 * 3600
+    home = str(uuid.uuid4())
+    theirs = [
+        tmp_path / "bytes" / "report.pdf",
+        tmp_path / "bytes" / "ab" / "photo" / "1.jpg",
+        tmp_path / "bytes" / home[:2] / home / "notes.txt",
+        tmp_path / "bytes" / "00" / home / "0000000000000000-00000000",
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"somebody else's")
+        os.utime(path, (old, old))
+    store.sweep()
+    assert all(path.exists() for path in theirs)
