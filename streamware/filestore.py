@@ -26,6 +26,7 @@ from streamware.sources.stored import StoredSource
 from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
 from streamware.sweeper import Sweeper, Swept
 from streamware.upload_errors import FileUnknown, OffsetMismatch, StoreFailed, StoreFull, UploadExpired
+from streamware.uploads import announced_type, clean_name
 
 __all__ = ["FileStore"]
 
@@ -246,8 +247,12 @@ class FileStore:
         media_type: str = "application/octet-stream",
         owner: str = "",
     ) -> StoredFile:
-        """Store a file of the program's own. Nothing stays if it, or ``pieces``, fails."""
-        upload = self.begin(name, media_type, owner=owner)
+        """Store a file of the program's own. Nothing stays if it, or ``pieces``, fails.
+
+        :param name: any text; what is kept of it is what would be of an upload's: its last part, made harmless.
+        :param media_type: what is none is kept as application/octet-stream.
+        """
+        upload = self.begin(clean_name(name, self.policy.max_name_bytes), announced_type(media_type), owner=owner)
         try:
             appender = self.append(upload)
             try:

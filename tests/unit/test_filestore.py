@@ -78,6 +78,15 @@ def test_a_file_is_kept_in_parts_and_known_by_its_digests(store: FileStore, tmp_
     assert len(objects(tmp_path)) == len(store.parts(file.id)) > 1
 
 
+def test_a_name_and_a_type_are_data_only_whoever_gives_them(store: FileStore) -> None:
+    file = store.add("../a/b\r\nc\ud800" + "y" * 5000 + ".txt", [b"x"], media_type="text/html\r\nX-Evil: y")
+    assert file.name.startswith("b__c_yyy")
+    assert file.name.endswith("y.txt")
+    assert len(file.name.encode()) == store.policy.max_name_bytes
+    assert file.media_type == "application/octet-stream"
+    assert store.file(file.id) == file
+
+
 def test_nothing_stays_of_a_file_whose_pieces_fail(store: FileStore, tmp_path: Path) -> None:
     def pieces() -> Iterator[bytes]:
         yield CONTENT
