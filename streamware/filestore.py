@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 
 from streamware.appender import Appender
 from streamware.checksums import combine
@@ -100,14 +101,14 @@ class FileStore:
         :raises QuotaExceeded: its owner has too many files, or would have too many bytes.
         :raises StoreUnavailable: the database does not answer.
         """
-        now = int(time.time())
+        now = time.time()
         upload = Upload(
             str(uuid.uuid4()),
             name,
             media_type,
             length,
-            created=now,
-            expires=now + int(self.policy.upload_seconds),
+            created=int(now),
+            expires=ceil(now + self.policy.upload_seconds),
             kind=kind,
             owner=owner,
             metadata=metadata,
@@ -194,7 +195,7 @@ class FileStore:
         return file
 
     def _file_of(self, upload: Upload, sha256: bytes | None) -> StoredFile:
-        now = int(time.time())
+        now = time.time()
         seconds = self.policy.file_seconds
         return StoredFile(
             upload.id,
@@ -203,8 +204,8 @@ class FileStore:
             upload.offset,
             upload.crc32,
             sha256,
-            created=now,
-            expires=None if seconds is None else now + int(seconds),
+            created=int(now),
+            expires=None if seconds is None else ceil(now + seconds),
             owner=upload.owner,
             metadata=upload.metadata,
             concat=upload.concat,

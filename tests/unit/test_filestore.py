@@ -263,6 +263,21 @@ def test_uploads_expire(tmp_path: Path) -> None:
         store.close()
 
 
+def test_an_upload_that_goes_on_does_not_expire(tmp_path: Path) -> None:
+    store = made(tmp_path, upload_seconds=1.0)  # less than between two parts
+    try:
+        upload = store.begin("a", "text/plain", kind="tus")
+        appender = store.append(upload)
+        for _ in range(7):
+            appender.write(b"x")
+            time.sleep(0.4)
+            store.sweep()
+        assert appender.keep().offset == 7
+        assert store.begin("b", "text/plain").expires >= time.time() + 0.9
+    finally:
+        store.close()
+
+
 def test_files_expire(tmp_path: Path) -> None:
     store = made(tmp_path, file_seconds=1.0)
     try:
