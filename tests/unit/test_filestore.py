@@ -78,6 +78,15 @@ def test_a_file_is_kept_in_parts_and_known_by_its_digests(store: FileStore, tmp_
     assert len(objects(tmp_path)) == len(store.parts(file.id)) > 1
 
 
+def test_a_name_and_a_type_are_data_only_whoever_gives_them(store: FileStore) -> None:
+    file = store.add("../a/b\r\nc\ud800" + "y" * 5000 + ".txt", [b"x"], media_type="text/html\r\nX-Evil: y")
+    assert file.name.startswith("b__c_yyy")
+    assert file.name.endswith("y.txt")
+    assert len(file.name.encode()) == store.policy.max_name_bytes
+    assert file.media_type == "application/octet-stream"
+    assert store.file(file.id) == file
+
+
 def test_nothing_stays_of_a_file_whose_pieces_fail(store: FileStore, tmp_path: Path) -> None:
     def pieces() -> Iterator[bytes]:
         yield CONTENT
@@ -250,6 +259,21 @@ def test_uploads_expire(tmp_path: Path) -> None:
             store.upload(upload.id)
         assert store.sweep().files == 1
         assert objects(tmp_path) == []
+    finally:
+        store.close()
+
+
+def test_an_upload_that_goes_on_does_not_expire(tmp_path: Path) -> None:
+    store = made(tmp_path, upload_seconds=1.0)  # less than between two parts
+    try:
+        upload = store.begin("a", "text/plain", kind="tus")
+        appender = store.append(upload)
+        for _ in range(7):
+            appender.write(b"x")
+            time.sleep(0.4)
+            store.sweep()
+        assert appender.keep().offset == 7
+        assert store.begin("b", "text/plain").expires >= time.time() + 0.9
     finally:
         store.close()
 
