@@ -6,7 +6,9 @@ The rule of this file: what a case needs is made before its clock runs and is go
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import re
 import resource
 import shutil
 import sys
@@ -16,8 +18,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.cases import Case
-from bench.contenders import BARE, FLOOR, MOD_ZIP, Contender, lacking, server_command
-from bench.nginx import nginx_command, write_floor, write_mod_zip, write_upstream
+from bench.contenders import BARE, DAV, FLOOR, MOD_ZIP, Contender, lacking, server_command
+from bench.nginx import nginx_command, write_dav, write_floor, write_mod_zip, write_upstream
 from bench.ready import write_archive
 from bench.servers import Server, find_cores, find_program, free_port
 from bench.sets import SETS, TINY, Made, MadeSet, make_set, scaled
@@ -36,10 +38,20 @@ class Laid:
     upstream: int  # the port members come from
     ready: Path  # where an archive of them may be made
     lists: Path  # and a list for mod_zip
+    stores: Path  # and files kept that are uploaded, in a folder for each contender
 
     @property
     def bytes(self) -> int:
         return sum(member.size for member in self.members)
+
+    @property
+    def file(self) -> Path:
+        """What is uploaded."""
+        return self.made.folder / self.members[0].name
+
+    @property
+    def tiny(self) -> Path:
+        return next(self.made.folder.parent.joinpath(TINY.key).iterdir())
 
 
 class Bed:
@@ -99,6 +111,20 @@ class Bed:
             return "no nginx to come from"
         return lacking(contender)
 
+    def warm(self, wanted: int) -> None:
+        """Touch so many bytes of memory, three quarters of what is free at most, so that nobody is the first to.
+
+        On a virtual machine a page that the guest has not used lately costs several times the writing of it; who
+        happens to get such pages for its files would pay for all others. Hosts take free memory back little by little,
+        so much more is touched than will be used.
+        """
+        found = re.search(r"^MemAvailable: *([0-9]+) kB", Path("/proc/meminfo").read_text(), re.MULTILINE)
+        free = int(found[1]) * 1024 if found else 0
+        with mmap.mmap(-1, max(mmap.PAGESIZE, min(wanted, free // 4 * 3))) as memory:
+            memory.madvise(mmap.MADV_HUGEPAGE)  # large files are kept in large pages
+            for at in range(0, len(memory), mmap.PAGESIZE):
+                memory[at] = 1
+
     @contextmanager
     def lay(self, case: Case) -> Iterator[Laid]:
         """Make a case's members, and its own upstream where they are late."""
@@ -113,8 +139,10 @@ class Bed:
                 jobs = self.work / "jobs.json"
                 jobs.write_text(json.dumps(self._jobs(case, made, members, port)), encoding="utf-8")
                 ready, lists = (self._root / f"{name}-{self._cases}" for name in ("ready", "lists"))
-                yield Laid(case, made, members, jobs, port, ready, lists)
-                shutil.rmtree(ready, ignore_errors=True)
+                stores = self.work / f"stores-{self._cases}"
+                yield Laid(case, made, members, jobs, port, ready, lists, stores)
+                for folder in (ready, stores):
+                    shutil.rmtree(folder, ignore_errors=True)
         finally:
             made.remove()
 
@@ -140,12 +168,21 @@ class Bed:
     def server(self, contender: Contender, laid: Laid) -> Server:
         """A contender's server, pinned and not started yet."""
         cores = [self.cores.server] if contender.pinned else self.cores.every
+        store = laid.stores / contender.key
+        if contender.takes:
+            store.mkdir(parents=True)
+        if contender.key == DAV:
+            port = free_port()
+            conf = write_dav(self.work / f"dav-{self._cases}", port, store)
+            assert self._nginx is not None
+            return Server(nginx_command(self._nginx, conf), self._log(), cores=cores, port=port)
         if contender.host == "nginx":
             port = free_port()
             conf = (self._floor if contender.key == FLOOR else self._zipping)(laid, port)
             assert self._nginx is not None
             return Server(nginx_command(self._nginx, conf), self._log(), cores=cores, port=port)
         env = {**contender.env, "BENCH_JOBS": str(laid.jobs), "BENCH_MODULES": str(self._modules)}
+        env |= {"BENCH_STORE": str(store)}
         if contender.key == BARE:
             self._make_ready(laid)
             env |= {"BENCH_READY": str(laid.ready)}

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from bench.cases import case_named
-from bench.contenders import ASGI, BARE, FLOOR, MOD_ZIP, WIDE, WSGI
+from bench.contenders import ASGI, BARE, DAV, FILES_ASGI, FILES_WSGI, FLOOR, MOD_ZIP, WIDE, WSGI
 from bench.results import CaseResult, Results, Row
 
 __all__ = ["draw"]
@@ -27,7 +27,12 @@ _PITCH = 18
 _HEAD = 40  # a panel's title
 _TOP = 92
 
-_COLOURS = {WSGI: "#1a6fd4", ASGI: "#1a6fd4", WIDE: "#1a6fd4", MOD_ZIP: "#c0691c", FLOOR: "#b9c0c8", BARE: "#b9c0c8"}
+_OURS = (WSGI, ASGI, WIDE, FILES_WSGI, FILES_ASGI, "files-tus")
+_COLOURS = {
+    **dict.fromkeys(_OURS, "#1a6fd4"),
+    **dict.fromkeys((MOD_ZIP, DAV), "#c0691c"),
+    **dict.fromkeys((FLOOR, BARE), "#b9c0c8"),
+}
 _PEER = "#7d8793"
 _NOT_DRAWN = (case_named("many").title,)  # of next to no bytes: a GiB of them says nothing
 _LEFT_OUT = "-requests"  # in the tables only: they differ little from their likes
@@ -59,9 +64,9 @@ def draw(results: Results) -> str:
     lines = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" width="{_WIDTH}" height="{height}"',
         '  role="img" font-family="system-ui, sans-serif" font-size="12" fill="#24292f">',
-        "<title>streamware beside other ways to send many files as one archive</title>",
+        "<title>streamware beside other ways to send many files as one archive, and to take files in</title>",
         f'<rect width="{_WIDTH}" height="{height}" rx="8" fill="#ffffff"/>',
-        _text(_MARGIN, 36, "Many files as one archive: what it costs the server", size=20, weight="600"),
+        _text(_MARGIN, 36, "Many files as one archive, and files taken in: what they cost", size=20, weight="600"),
         _text(_MARGIN, 58, "Shorter is better. Servers run one process on one core; every panel has its own scale."),
         _text(_MARGIN, 76, about, colour="#6a737d"),
     ]

@@ -17,7 +17,7 @@ from pathlib import Path
 from bench import idle, ledger, resume, startup
 from bench.bed import Bed
 from bench.cases import CASES, MAIN, Case
-from bench.contenders import CONTENDERS
+from bench.contenders import CONTENDERS, by_key
 from bench.machine import describe
 from bench.modules import cache_folder, install
 from bench.report import text, write_docs
@@ -28,7 +28,7 @@ __all__ = ["main"]
 
 # Those that measure in their own way.
 _OTHERS = {"idle": idle.run, "resume": resume.run, "ledger": ledger.run, "startup": startup.run}
-_SMOKE = ("local/big", "up/big", "up/mid", "local/small", "up/small", "text", "late", "slow")
+_SMOKE = ("local/big", "up/big", "up/mid", "local/small", "up/small", "text", "late", "slow", "store/in", "store/out")
 _SMOKE_SCALE = 0.15
 _SMOKE_CLIENTS = 20
 
@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--rounds", type=int, metavar="N", help="(default: 5; with --smoke 3)")
     add("--patience", type=float, metavar="S", help="who takes longer comes in fewer rounds (default: 2)")
     add("--mod-zip", metavar="PATH.so", help="mod_zip, built as a module for the nginx that is installed here")
-    add("--work", type=Path, metavar="DIR", help="where members are made, up to 2 GB (default: a temporary folder)")
+    add("--work", type=Path, metavar="DIR", help="where members are made, up to 12 GB (default: a temporary folder)")
     add("--results", type=Path, metavar="FILE", help="keep what was measured there, as JSON")
     add("--report", type=Path, metavar="FILE", help="measure nothing, report on such a file")
     add("--docs", type=Path, metavar="DIR", help="write the tables and the chart there")
@@ -89,7 +89,7 @@ def _run(args: argparse.Namespace, given: Sequence[str]) -> Results:
     scale = args.scale or (_SMOKE_SCALE if smoke else 1.0)
     rounds = args.rounds or (3 if smoke else 5)
     patience = args.patience or (0.4 if smoke else 2.0)
-    modules = install(cache_folder()) if only is None or {"archiver", "yazl"} & set(only) else None
+    modules = install(cache_folder()) if only is None or any(by_key(key).host == "node" for key in only) else None
     began = time.monotonic()
     cases: list[CaseResult] = []
     tables: list[Table] = []

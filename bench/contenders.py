@@ -10,16 +10,21 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Literal
 
 __all__ = [
     "ASGI",
     "BARE",
     "CONTENDERS",
+    "DAV",
+    "FILES_ASGI",
+    "FILES_WSGI",
     "FLOOR",
     "MOD_ZIP",
     "WIDE",
     "WSGI",
     "Contender",
+    "Takes",
     "by_key",
     "lacking",
     "server_command",
@@ -31,11 +36,19 @@ WIDE = "streamware-wsgi-cores"
 MOD_ZIP = "mod_zip"
 FLOOR = "floor"
 BARE = "bare"
+FILES_WSGI = "files-wsgi"  # the two that file services are held against
+FILES_ASGI = "files-asgi"
+DAV = "dav"
+
+Takes = Literal["", "post", "put", "tus"]
 
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """``host`` is what serves it: gthread, uvicorn, aiohttp, node or nginx; ``target`` what the host is told to run."""
+    """``host`` is what serves it: gthread, uvicorn, aiohttp, node or nginx; ``target`` what the host is told to run.
+
+    ``takes`` tells how a file service is sent a file; "" is for those that make archives.
+    """
 
     key: str
     title: str
@@ -49,6 +62,7 @@ class Contender:
     uses_crcs: bool = False  # does better when checksums are known
     pinned: bool = True  # to one core
     only: str = ""  # the one case it takes part in; "" leaves that to the case
+    takes: Takes = ""
 
 
 _OURS = "bench.programs.streamware_app"
@@ -71,6 +85,9 @@ def _peer(library: str, module: str, host: str, client: str) -> Contender:
 
 
 _HOSTS = {"gthread": ("gunicorn", "falcon"), "uvicorn": ("uvicorn", "falcon")}
+_STORED = {host: (*modules, "obstore", "sqlalchemy", "multipart") for host, modules in _HOSTS.items()}
+_FILES = "bench.programs.files_app"
+_AIOFILES = "bench.programs.aiofiles_app:make"
 CONTENDERS = (
     Contender(WSGI, "streamware, gunicorn", "gthread", f"{_OURS}:wsgi", needs=_HOSTS["gthread"], uses_crcs=True),
     Contender(ASGI, "streamware, uvicorn", "uvicorn", f"{_OURS}:asgi", needs=_HOSTS["uvicorn"], uses_crcs=True),
@@ -119,6 +136,45 @@ CONTENDERS = (
         deflate=False,
     ),
     Contender(FLOOR, "a ready-made archive, nginx", "nginx", uses_crcs=True),
+    Contender(
+        FILES_WSGI, "streamware files, gunicorn", "gthread", f"{_FILES}:wsgi", needs=_STORED["gthread"], takes="post"
+    ),
+    Contender(
+        FILES_ASGI, "streamware files, uvicorn", "uvicorn", f"{_FILES}:asgi", needs=_STORED["uvicorn"], takes="post"
+    ),
+    Contender(
+        "files-tus",
+        "streamware files by tus, uvicorn",
+        "uvicorn",
+        f"{_FILES}:asgi",
+        needs=_STORED["uvicorn"],
+        only="store/in",
+        takes="tus",
+    ),
+    Contender("aiofiles", "aiohttp, aiofiles", "aiohttp", _AIOFILES, needs=("aiohttp", "aiofiles"), takes="post"),
+    Contender(
+        "aiofiles-sha256",
+        "aiohttp, aiofiles, SHA-256",
+        "aiohttp",
+        _AIOFILES,
+        {"BENCH_DIGEST": "sha256"},
+        needs=("aiohttp", "aiofiles"),
+        only="store/in",
+        takes="post",
+    ),
+    Contender(
+        "aiohttp-file",
+        "aiohttp, FileResponse",
+        "aiohttp",
+        _AIOFILES,
+        {"BENCH_SEND": "FileResponse"},
+        needs=("aiohttp", "aiofiles"),
+        only="store/out",
+        takes="post",
+    ),
+    # Under Node 20 it ends when a client that it gave a file to goes away.
+    Contender("tus-node", "@tus/server, Node", "node", "bench/programs/tus.mjs", only="store/in", takes="tus"),
+    Contender(DAV, "WebDAV PUT, nginx", "nginx", takes="put"),
 )
 _BY_KEY = {contender.key: contender for contender in CONTENDERS}
 
@@ -148,5 +204,5 @@ def server_command(contender: Contender, *, threads: int = 8, node: str | None =
     if contender.host == "aiohttp":
         return [*python, "aiohttp.web", "-H", "127.0.0.1", "-P", "{port}", contender.target]
     if contender.host == "node" and node is not None:
-        return [node, "bench/programs/node.mjs", "{port}"]
+        return [node, contender.target or "bench/programs/node.mjs", "{port}"]
     raise ValueError(f"{contender.key} is not started by a command line")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
-from bench.contenders import ASGI, MOD_ZIP, WIDE, WSGI, by_key
+from bench.contenders import ASGI, FILES_ASGI, FILES_WSGI, MOD_ZIP, WIDE, WSGI, by_key
 from bench.results import CaseResult, Results
 
 __all__ = ["GOALS", "Goal", "Outcome", "outcomes"]
@@ -61,6 +61,12 @@ GOALS = (
     Goal("text", WSGI, "cpu", 0.13, _ZIPSTREAM_WSGI),
     Goal("text", WSGI, "bytes", 1.15, _ZIPSTREAM_WSGI),
     Goal("text", WIDE, "wall", 0.55, WSGI),
+    # At least twice as much for each CPU second as one that computes no checksum.
+    Goal("store/in", FILES_ASGI, "cpu", 0.50, "aiofiles"),
+    Goal("store/out", FILES_ASGI, "cpu", 0.50, "aiofiles"),
+    Goal("store/in", FILES_WSGI, "cpu", 0.50, "aiofiles"),
+    Goal("store/out", FILES_WSGI, "cpu", 0.50, "aiofiles"),
+    *(Goal(case, ours, "memory", 24) for ours in (FILES_WSGI, FILES_ASGI) for case in ("store/in", "store/out")),
     *(
         goal
         for ours in (WSGI, ASGI)

@@ -23,7 +23,7 @@ __all__ = ["describe"]
 
 _PACKAGES = (
     *("streamware", "falcon", "urllib3", "isal", "gunicorn", "uvicorn", "zipstream-ng", "stream-zip", "requests"),
-    *("aiohttp", "starlette", "httpx"),
+    *("aiohttp", "starlette", "httpx", "aiofiles", "obstore", "sqlalchemy"),
 )
 
 

@@ -14,7 +14,7 @@ from bench.servers import find_program
 
 __all__ = ["PACKAGES", "cache_folder", "install", "versions"]
 
-PACKAGES = ("archiver@8", "yazl@3")
+PACKAGES = ("archiver@8", "yazl@3", "@tus/server@2", "@tus/file-store@2")
 
 
 def cache_folder() -> Path:
@@ -24,7 +24,7 @@ def cache_folder() -> Path:
 
 def install(folder: Path) -> Path | None:
     """The folder with ``node_modules`` in it; None where there is no npm or it could not install."""
-    if all((folder / "node_modules" / name.partition("@")[0]).is_dir() for name in PACKAGES):
+    if all((folder / "node_modules" / name.rpartition("@")[0]).is_dir() for name in PACKAGES):
         return folder
     npm = find_program("npm")
     if npm is None:
@@ -41,7 +41,7 @@ def install(folder: Path) -> Path | None:
 def versions(folder: Path | None) -> dict[str, str]:
     """Of the packages that are there."""
     found = {}
-    for name in (package.partition("@")[0] for package in PACKAGES if folder is not None):
+    for name in (package.rpartition("@")[0] for package in PACKAGES if folder is not None):
         about = Path(folder or "", "node_modules", name, "package.json")
         if about.is_file():
             found[name] = str(json.loads(about.read_text(encoding="utf-8"))["version"])

@@ -1,4 +1,4 @@
-"""nginx in its three parts: the upstream, a ready-made archive as the floor, and mod_zip as a contender.
+"""nginx in its four parts: the upstream, a ready-made archive as the floor, and mod_zip and WebDAV as contenders.
 
 The rule of this file: one process without a master, so that what it uses is counted in one place; tuned as one who
 wants speed would.
@@ -10,7 +10,7 @@ import os
 import resource
 from pathlib import Path
 
-__all__ = ["nginx_command", "write_floor", "write_mod_zip", "write_upstream"]
+__all__ = ["nginx_command", "write_dav", "write_floor", "write_mod_zip", "write_upstream"]
 
 _CONF = """
 {load}
@@ -68,6 +68,15 @@ _MOD_ZIP = """
         location /up/ {{ proxy_pass http://members/; }}
     }}
 """
+# A body goes from one buffer to a file, and the file is renamed to its place: both must be on one file system.
+_DAV = """
+    server {{
+        listen 127.0.0.1:{port} backlog=1024;
+        client_max_body_size 0;
+        client_body_buffer_size 1m;
+        location /files/ {{ alias {folder}/; dav_methods PUT; }}
+    }}
+"""
 
 
 def nginx_command(program: str, conf: Path) -> list[str]:
@@ -85,6 +94,11 @@ def write_floor(work: Path, port: int, folder: Path, upstream: int | None) -> Pa
         return _write(work, _FLOOR.format(port=port, answer=f"root {folder};"))
     answer = f"proxy_pass http://members/{folder.name}/;"
     return _write(work, _PROXY.format(upstream=upstream, lists=upstream) + _FLOOR.format(port=port, answer=answer))
+
+
+def write_dav(work: Path, port: int, folder: Path) -> Path:
+    """A file service: PUT and GET of ``/files/NAME``, kept in ``folder``."""
+    return _write(work, _DAV.format(port=port, folder=folder))
 
 
 def write_mod_zip(work: Path, port: int, module: str, folder: Path, listed: str, *, upstream: int, lists: int) -> Path:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from bench.chart import draw
-from bench.contenders import ASGI, CONTENDERS, WSGI
+from bench.contenders import ASGI, CONTENDERS, FILES_ASGI, FILES_WSGI, WSGI
 from bench.goals import outcomes
 from bench.results import CaseResult, Results, Row
 
@@ -20,6 +20,7 @@ END = "<!-- measured: end -->"
 _MIB = 1 << 20
 _APART = ("many",)  # of next to no bytes, so that a GiB of them says nothing
 _UNITS = {"many": "CPU us a member"}
+_OURS = ((WSGI, ASGI), (FILES_WSGI, FILES_ASGI))  # on gunicorn and on uvicorn
 
 Cells = list[str]
 
@@ -78,7 +79,8 @@ def _overview(cases: Sequence[CaseResult]) -> str:
 
 
 def _case(case: CaseResult, fold: bool) -> Iterator[str]:
-    note = f"`{case.key}`: {case.count:,} members of {_size(case.bytes / max(1, case.count))}."
+    size = _size(case.bytes / max(1, case.count))
+    note = f"`{case.key}`: " + (f"{size}." if case.count == 1 else f"{case.count:,} members of {size}.")
     if case.ideal is not None:
         note += f" Nobody can be done before {case.ideal:.2f} s."
     if case.skipped:
@@ -104,7 +106,8 @@ def _case(case: CaseResult, fold: bool) -> Iterator[str]:
 def _line(case: CaseResult, row: Row, crowd: bool, compressed: bool) -> Cells:
     if not row.samples:
         return [row.title, f"failed: {row.failure}"]
-    ratios = (case.ratio(ours, row.contender) for ours in (WSGI, ASGI))
+    ours = next((pair for pair in _OURS if any(map(case.row, pair))), _OURS[0])
+    ratios = (case.ratio(each, row.contender) for each in ours)
     cost = row.middle("cpu") * 1e6 / case.count if case.key in _APART else case.cpu_per_gib(row)
     cells = [row.title, _number(cost), *("" if r is None else f"{r:.2f}" for r in ratios)]
     cells += [f"{row.middle('wall'):.2f}", f"{row.middle('first_byte') * 1000:.0f}", f"{row.grew / _MIB:.1f}"]

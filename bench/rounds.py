@@ -9,12 +9,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
+from pathlib import Path
 
 from bench.bed import Bed, Laid
 from bench.cases import Case, contenders_of
 from bench.clients import Broken, download, slow_crowd
 from bench.contenders import Contender
 from bench.results import CaseResult, Row, Sample
+from bench.senders import Upload, upload
 from bench.servers import Server
 from bench.usage import cpu_seconds, forget_peak, peak_bytes, resident_bytes, threads
 
@@ -30,7 +32,8 @@ Say = Callable[[str], None]
 class _Turn:
     """One contender in one case: its server, and what it has been measured at."""
 
-    def __init__(self, contender: Contender, server: Server) -> None:
+    def __init__(self, contender: Contender, server: Server, laid: Laid) -> None:
+        self._laid = laid
         self.contender = contender
         self.server = server
         self.samples: list[Sample] = []
@@ -38,7 +41,14 @@ class _Turn:
         self.failure: str | None = None
         self.done = 0
         self.threads = 0
-        download(server.port, "/tiny.zip")  # whatever is loaded with the first request is loaded now
+        # Whatever is loaded with the first request is loaded now.
+        if contender.takes:
+            self._stored = self._upload(laid.tiny).path
+            if laid.case.way == "out":
+                download(server.port, self._stored, archive=False)
+                self._stored = self._upload(laid.file).path
+        else:
+            download(server.port, "/tiny.zip")
         time.sleep(_SETTLE)
         self._idle = resident_bytes(server.pid)
         forget_peak(server.pid)
@@ -50,12 +60,32 @@ class _Turn:
             crowd = slow_crowd(self.server.port, "/archive.zip", case.clients, RATE, deadline)
             self.done = crowd.done
             spent = (crowd.seconds, crowd.first_byte, crowd.bytes)
+        elif case.way == "in":
+            sent = self._upload(self._laid.file)
+            spent = (sent.seconds, sent.seconds, sent.bytes)
+        elif case.way == "out":
+            got = download(self.server.port, self._stored, archive=False)
+            if got.bytes != self._laid.bytes:
+                raise Broken(f"{got.bytes} bytes came of a file of {self._laid.bytes}")
+            spent = (got.seconds, got.first_byte, got.bytes)
         else:
             got = download(self.server.port, "/archive.zip")
             spent = (got.seconds, got.first_byte, got.bytes)
         time.sleep(_SETTLE)
         self.threads = max(self.threads, threads(pid))
-        return Sample(cpu_seconds(pid) - cpu, *spent)
+        sample = Sample(cpu_seconds(pid) - cpu, *spent)
+        if case.way == "in":
+            self._empty()
+        return sample
+
+    def _upload(self, file: Path) -> Upload:
+        return upload(self.server.port, self.contender.takes, file)
+
+    def _empty(self) -> None:
+        """Remove what it has kept, for the next one to find the same memory and room."""
+        for path in (self._laid.stores / self.contender.key).rglob("*"):
+            if path.is_file():
+                path.unlink()
 
     def row(self, clients: int) -> Row:
         grew = max(0, peak_bytes(self.server.pid) - self._idle) if self.samples else 0
@@ -85,6 +115,8 @@ def measure(
     failed: list[Row] = []
     with bed.lay(case) as laid, ExitStack() as stack:
         turns = []
+        if case.way != "archive":
+            bed.warm(20 * laid.bytes)
         for contender in contenders_of(case):
             if only is not None and contender.key not in only:
                 continue
@@ -92,7 +124,7 @@ def measure(
                 skipped[contender.title] = reason
                 continue
             try:
-                turns.append(_Turn(contender, stack.enter_context(bed.server(contender, laid))))
+                turns.append(_Turn(contender, stack.enter_context(bed.server(contender, laid)), laid))
             except (Broken, OSError, RuntimeError) as error:
                 failed.append(Row(contender.key, contender.title, failure=_short(error)))
         ideal = _ideal(case, laid)

@@ -46,6 +46,7 @@ SETS = {
         MemberSet("many", 100_000, 64),
         MemberSet("late", 500, 20 * KIB),
         MemberSet("slow", 80, 256 * KIB),
+        MemberSet("file", 1, 1024 * MIB),
     )
 }
 

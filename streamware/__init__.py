@@ -7,4 +7,4 @@ from streamware.policy import Policy
 from streamware.reply import Conditions, Reply
 from streamware.service import Archiver
 
-__all__ = ["Archiver", "Bundle", "Conditions", "Member", "Policy", "Reply", "StreamwareError"]
+__all__ = ["Archiver", "Bundle", "Conditions", "FileStore", "Member", "Policy", "Reply", "StreamwareError"]

@@ -14,6 +14,7 @@ from time import monotonic
 from typing import Any
 
 from streamware.errors import StreamwareError
+from streamware.gunicorn_in import received
 from streamware.policy import Policy
 from streamware.reply import ReplyBody
 from streamware.semantics import parse_length
@@ -43,7 +44,8 @@ def blocks(environ: Mapping[str, Any], *, policy: Policy) -> Iterator[bytes]:
     :raises UploadInvalid: Content-Length is no plain number.
     """
     left = _length(environ)
-    read, wait = environ["wsgi.input"].read, _Wait(_socket_of(environ), policy)
+    stream = environ["wsgi.input"]
+    read, wait = received(stream) or stream.read, _Wait(_socket_of(environ), policy)
     while left is None or left > 0:
         most = wait.block if left is None else min(wait.block, left)
         block = wait.through(read, most)

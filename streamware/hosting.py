@@ -143,8 +143,10 @@ def closes_when_told(request: Mapping[str, Any], *, loaded: Container[str] = mod
     """
     if "wsgi.version" not in request:
         return str(request.get("http_version", "")).startswith("1")
-    memory = _module(type(request.get("wsgi.input"))) == "_io" and "wsgi.input_terminated" not in request
-    return memory and host_of(request) is None and "hypercorn.app_wrappers" in loaded
+    # It says neither who it is nor that it decodes, and has the whole body in memory.
+    silent = "SERVER_SOFTWARE" not in request and "wsgi.input_terminated" not in request and host_of(request) is None
+    in_memory = _module(type(request.get("wsgi.input"))) == "_io"
+    return silent and in_memory and "hypercorn.app_wrappers" in loaded
 
 
 def client_of(request: Mapping[str, Any], headers: Iterable[tuple[str, str]], header: str | None = None) -> str:

@@ -24,11 +24,11 @@ from pathlib import Path
 
 import pytest
 
-from bench import clients, command, modules, usage
+from bench import clients, command, modules, senders, usage
 from bench.bed import Bed
 from bench.cases import CASES, Case, case_named, contenders_of
 from bench.chart import draw
-from bench.contenders import ASGI, CONTENDERS, FLOOR, MOD_ZIP, WSGI, Contender, by_key
+from bench.contenders import ASGI, CONTENDERS, FILES_ASGI, FLOOR, MOD_ZIP, WSGI, Contender, by_key
 from bench.goals import GOALS, outcomes
 from bench.report import BEGIN, END, markdown, write_docs
 from bench.results import CaseResult, Results, Row, Sample, Table
@@ -83,11 +83,12 @@ def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bed]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(SETS, "tiny", MemberSet("tiny-set", 4, 150_000))
         patch.setitem(SETS, "small", MemberSet("small", 2, 5_000))
+        patch.setitem(SETS, "file", MemberSet("file", 1, 3_000_000))
         with Bed(tmp_path_factory.mktemp("bench"), modules=there) as bed:
             yield bed
 
 
-PYTHON = [contender for contender in CONTENDERS if contender.host not in ("nginx", "node") and not contender.only]
+PYTHON = [c for c in CONTENDERS if c.host not in ("nginx", "node") and not c.only and not c.takes]
 
 
 @pytest.mark.parametrize("local", [True, False], ids=["local", "upstream"])
@@ -110,6 +111,51 @@ def test_a_contender_gives_the_right_archive(bed: Bed, contender: Contender, loc
             found = [(info.filename, info.file_size, info.CRC) for info in archive.infolist()]
         assert found == [member[:3] for member in laid.members]
         assert clients.download(server.port, "/tiny.zip").bytes > 60_000
+
+
+@pytest.mark.parametrize("contender", [c for c in CONTENDERS if c.takes], ids=lambda c: c.key)
+def test_a_file_service_keeps_and_gives_back_what_it_was_sent(bed: Bed, contender: Contender) -> None:
+    case = replace(TINY, local=True, way="in")
+    if why := bed.why_not(contender, case):
+        pytest.skip(why)
+    with bed.lay(case) as laid, bed.server(contender, laid) as server:
+        sent = senders.upload(server.port, contender.takes, laid.file)
+        content = laid.file.read_bytes()
+        assert sent.bytes == len(content) == laid.members[0].size
+        kept = [path.read_bytes() for path in (laid.stores / contender.key).rglob("*") if path.is_file()]
+        assert content in kept, server.said
+        if contender.only != "store/in":
+            connection = HTTPConnection("127.0.0.1", server.port, timeout=30)
+            connection.request("GET", sent.path)
+            assert connection.getresponse().read() == content
+            connection.close()
+
+
+def test_uploads_and_downloads_of_stored_files_are_measured(bed: Bed) -> None:
+    for way in ("in", "out"):
+        case = replace(TINY, key=f"store/{way}", set="file", local=True, way=way)
+        found = measure(bed, case, 2, 5.0, lambda line: None, (FILES_ASGI,))
+        row = found.row(FILES_ASGI)
+        assert row is not None, found.rows
+        assert [sample.bytes for sample in row.samples] == [found.bytes] * 2
+        assert found.ratio(FILES_ASGI, FILES_ASGI) == 1
+
+
+def test_a_file_that_is_not_kept_is_no_result(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            connection.recv(4096)
+            connection.sendall(b"HTTP/1.1 500 Oh\r\nContent-Length: 0\r\n\r\n")
+            connection.close()
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(clients.Broken, match="not kept"):
+            senders.upload(listener.getsockname()[1], "post", tmp_path / "f", seconds=10)
+        thread.join(10)
 
 
 def test_a_case_is_measured_and_what_is_missing_is_told(bed: Bed) -> None:

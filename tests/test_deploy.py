@@ -19,6 +19,7 @@ import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -64,6 +65,7 @@ def one(pattern: str, text: str) -> str:
     return str(found[0])
 
 
+@cache
 def known_flags() -> set[str]:
     done = subprocess.run(command("serve", "--help"), capture_output=True, text=True, env=environment(), timeout=30)
     return set(re.findall(r"(--[a-z-]+)", done.stdout))
@@ -192,7 +194,9 @@ def command_of(name: str, work: Path, **environment: str) -> tuple[list[str], di
 
     lines = re.findall(r"^Environment=(\w+)=(.*)$", unit(name), flags=re.MULTILINE)
     env = {key: specified(value) for key, value in lines} | environment
-    words = [specified(word) for word in shlex.split(setting("ExecStart", unit(name)))]
+    line = setting("ExecStart", unit(name))
+    line = re.sub(r"(?<= )\$(\w+)", lambda found: env[found[1]], line)  # without braces it is split into words, or none
+    words = [specified(word) for word in shlex.split(line)]
     words = [re.sub(r"\$\{(\w+)\}", lambda found: env[found[1]], word) for word in words]
     module = Path(words[0]).name
     assert module in ("streamware", "gunicorn", "uvicorn")
@@ -203,6 +207,7 @@ def test_the_unit_of_the_server_names_what_there_is(tmp_path: Path) -> None:
     options = serve_options(command_of("streamware@.service", tmp_path)[0][3:])
     assert options["--bind"] == "127.0.0.1:{port}"
     assert options["--state"] == f"sqlite:///{tmp_path}/state/streamware/state.sqlite3"
+    assert options["--store"] == f"file://{tmp_path}/state/streamware/files"
     ports = re.findall(r"server 127\.0\.0\.1:([0-9]+)", text("replicas.conf"))
     assert f"streamware@{ports[0]} streamware@{ports[1]}" in unit("streamware@.service")
 
@@ -278,6 +283,22 @@ def test_a_bundle_named_by_a_long_url_comes_through(site: Site) -> None:
     url = f"{site.url}/bundle?" + urlencode({"path": paths, "name": "x.zip"}, doseq=True)
     assert len(url) > 8192 * 2
     assert ask(url, "HEAD").status == 200
+
+
+def test_an_upload_goes_on_at_another_replica_and_through_the_front(site: Site) -> None:
+    data = content(20 * MIB, 9)
+    tus = {"Tus-Resumable": "1.0.0", "Content-Type": "application/offset+octet-stream"}
+    one, other = site.replicas
+    made = ask(f"{one.url}/files", "POST", {**tus, "Upload-Length": str(len(data))}, data[:MIB])
+    assert made.status == 201
+    path = made.headers["Location"]
+    on = ask(other.url + path, "PATCH", {**tus, "Upload-Offset": str(MIB)}, data[MIB : 2 * MIB])
+    assert (on.status, on.headers["Upload-Offset"]) == (204, str(2 * MIB))
+    # More than the front lets through elsewhere.
+    rest = ask(site.url + path, "PATCH", {**tus, "Upload-Offset": str(2 * MIB)}, data[2 * MIB :])
+    assert (rest.status, rest.headers["Upload-Offset"]) == (204, str(len(data)))
+    for at in (site.url, one.url, other.url):
+        assert ask(at + path).body == data
 
 
 @contextmanager
@@ -367,7 +388,8 @@ def test_the_password_of_the_database_stands_in_no_command_line(tmp_path: Path) 
             assert ask(wrong.url + way, "POST", kind, body).status == 503
             assert ask(f"{wrong.url}/bundle?path=/tree/a.txt").status == 200
             assert "password authentication failed" in wrong.said()
-            assert right.said().count("\n") == 2  # with what it runs on, and that it listens
+            # What it runs on, that it listens, and that it takes no uploads: that needs a store that replicas share.
+            assert right.said().count("\n") == 3
             for replica in replicas:
                 assert "secret" not in Path(f"/proc/{replica.pid}/cmdline").read_text()
                 assert "-secret" not in replica.said()
@@ -453,7 +475,7 @@ def seconds(text: str) -> int:
 
 def test_compose_is_of_one_piece() -> None:
     services = COMPOSE["services"]
-    assert set(services) == {"front", "replica-1", "replica-2", "database"}
+    assert set(services) == {"front", "replica-1", "replica-2", "database", "store"}
     assert services["replica-1"] == services["replica-2"]
     for service in services.values():
         assert set(service.get("depends_on", {})) <= set(services)
@@ -480,7 +502,18 @@ def test_compose_is_of_one_piece() -> None:
     assert (state.hostname, state.password) == ("database", None)
     database = services["database"]["environment"]
     assert (state.username, state.path) == (database["POSTGRES_USER"], "/" + database["POSTGRES_DB"])
-    assert replica["environment"]["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
+    given = replica["environment"]
+    assert given["PGPASSWORD"] == database["POSTGRES_PASSWORD"]
+    # The bucket is a folder that MinIO finds, and its keys are MinIO's own.
+    store, minio = urlsplit(options["--store"]), services["store"]
+    assert store.scheme == "s3"
+    assert f"mkdir -p /data/{store.netloc} " in minio["entrypoint"][-1]
+    assert urlsplit(given["AWS_ENDPOINT_URL"]).netloc == "store:9000"
+    assert given["AWS_ACCESS_KEY_ID"] == minio["environment"]["MINIO_ROOT_USER"]
+    assert given["AWS_SECRET_ACCESS_KEY"] == minio["environment"]["MINIO_ROOT_PASSWORD"]
+    assert {"source": "tokens", "target": options["--token"]} in replica["configs"]
+    asked = set(re.findall(r"\$\{(\w+):\?", text("compose.yaml")))
+    assert asked == set(one(r"for name in ([A-Z_ ]+);", text("compose.yaml")).split())
     # Without --link-key it is kept in the state directory, which the replicas share.
     home = one(r"XDG_STATE_HOME=(\S+)", text("Dockerfile"))
     assert "--link-key" not in options
@@ -550,9 +583,10 @@ def check_deployment(spec: dict[str, Any], found: Mapping[tuple[str, str], Any])
         values = found["ConfigMap", given["configMapRef"]["name"]]["data"]
         assert set(re.findall(r"\$\((\w+)\)", " ".join(container["args"]))) <= set(values)
         mounted = {m["mountPath"]: volumes[m["name"]] for m in container["volumeMounts"]}
-        key = Path(options["--link-key"])
-        secret = mounted[str(key.parent)]["secret"]
-        assert [item["path"] for item in secret["items"]] == [key.name]
+        files = [Path(options[name]) for name in ("--link-key", "--token")]
+        (folder,) = {file.parent for file in files}
+        secret = mounted[str(folder)]["secret"]
+        assert [item["path"] for item in secret["items"]] == [file.name for file in files]
         assert options["ROOT"] in mounted
         # The commands that make the Secret stand in config.yaml, and make what is asked for here.
         keys = {item["key"] for item in secret["items"]}

@@ -5,18 +5,25 @@ Downloads are fetched with http.client and, once a host, with curl as the exampl
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
 import subprocess
+import sys
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
 
 import pytest
+from tusclient.client import TusClient
 
+from tests.files.s3 import s3
 from tests.hosts.falcon_servers import ROOT, Answer, File, Host, Node, hosting
 
 EXAMPLES = ROOT / "examples"
@@ -29,7 +36,11 @@ HOSTS = {
     "forward_file": "asgi",
     "local_files_asgi": "asgi",
     "local_files_wsgi": "wsgi",
+    "s3_files": "asgi",
+    "upload_and_bundle": "wsgi",
+    "upload_app_asgi": "asgi",
 }
+PROGRAMS = ("upload_client",)  # those that are run by themselves
 LOG_A, LOG_B = (b"".join(b"%s %d\n" % (node, line) for line in range(20_000)) for node in (b"a", b"b"))
 BLOB = bytes(range(256)) * 4096
 
@@ -192,13 +203,103 @@ def test_curl_saves_the_download_under_its_name(
         assert archive.read("blob.bin") == BLOB
 
 
+# --- stored files --------------------------------------------------------------------------------------------------
+
+
+def client(*words: str, stdin: bytes | None = None, **env: str) -> tuple[int, dict[str, object]]:
+    """What ``upload_client.py`` returns and prints."""
+    command = [sys.executable, "-W", "error", str(EXAMPLES / "upload_client.py"), *words]
+    done = subprocess.run(command, input=stdin, capture_output=True, env={**os.environ, **env}, timeout=60)
+    assert done.stdout, done.stderr
+    return done.returncode, json.loads(done.stdout)
+
+
+def stored(host: Host, name: str, body: bytes, **headers: str) -> dict[str, str]:
+    answer = host.ask("/files", "POST", body, Content_Disposition=f'attachment; filename="{name}"', **headers)
+    assert answer.status == 201, answer
+    told: dict[str, str] = json.loads(answer.body)
+    assert told["url"] == answer.headers["location"] == f"/files/{told['id']}"
+    assert (told["sha256"], int(told["crc32"], 16)) == (hashlib.sha256(body).hexdigest(), zlib.crc32(body))
+    return told
+
+
+def test_upload_and_bundle(run: Run, tmp_path: Path) -> None:
+    with run("upload_and_bundle", KEEP=str(tmp_path / "kept")) as host:
+        one, other = stored(host, "blob.bin", BLOB), stored(host, "b.log", LOG_B)
+        got = host.ask(one["url"])
+        assert (got.body, filename(got)) == (BLOB, "blob.bin")
+        part = host.ask(one["url"], Range="bytes=1000-1999", If_Range=got.headers["etag"])
+        assert (part.status, part.body) == (206, BLOB[1000:2000])
+        path = f"/bundle?id={one['id']}&id={other['id']}"
+        answer = host.ask(path)
+        assert filename(answer) == "picked.zip"
+        assert unzip(answer) == {"blob.bin": BLOB, "b.log": LOG_B}
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+            assert not any(info.flag_bits & 8 for info in archive.infolist()), "there is a data descriptor"
+    # A new process, which has seen none of these bytes, goes on with the archive.
+    with run("upload_and_bundle", KEEP=str(tmp_path / "kept")) as host:
+        for start in (1, len(BLOB), len(answer.body) - 40):
+            rest = host.ask(path, Range=f"bytes={start}-", If_Range=answer.headers["etag"])
+            assert (rest.status, rest.body) == (206, answer.body[start:])
+        assert host.ask(f"/bundle?id={uuid4()}").status == 404
+        listed = json.loads(host.ask("/files").body)
+        assert {file["name"] for file in listed["files"]} == {"b.log", "blob.bin"}
+
+
+def test_upload_app(run: Run, tmp_path: Path) -> None:
+    tokens = {name: f"the-token-of-{name}" for name in ("ann", "bob")}
+    listed = ",".join(f"{name}:{token}" for name, token in tokens.items())
+    ann, bob = ({"Authorization": f"Bearer {token}"} for token in tokens.values())
+    with run("upload_app_asgi", KEEP=str(tmp_path / "kept"), TOKENS=listed) as host:
+        assert host.ask("/files", "POST", b"x").status == 401
+        assert host.ask("/files", "POST", b"x", Authorization="Bearer nobody").status == 403
+        mine = stored(host, "blob.bin", BLOB, **ann)
+        assert host.ask(mine["url"], **ann).body == BLOB
+        assert host.ask(mine["url"], **bob).status == 403
+        assert host.ask(mine["url"]).status == 401
+        assert host.ask("/files", **ann).status == 403
+        url = f"http://127.0.0.1:{host.port}/uploads"
+        uploader = TusClient(url, headers=bob).uploader(
+            file_stream=io.BytesIO(LOG_A), chunk_size=100_000, metadata={"filename": "a.log"}
+        )
+        uploader.upload()
+        ended = urlsplit(uploader.url).path
+        got = host.ask(ended.replace("/uploads/", "/files/"), **bob)
+        assert (got.body, filename(got)) == (LOG_A, "a.log")
+
+
+def test_s3_files(run: Run, tmp_path: Path) -> None:
+    with s3(tmp_path / "s3.log") as endpoint:
+        store, database = endpoint.bucket(), f"sqlite:///{tmp_path}/files.sqlite3"
+        with run("s3_files", STORE=store, DATABASE=database, **endpoint.environment) as host:
+            told = stored(host, "blob.bin", BLOB)
+            assert host.ask(told["url"], Range="bytes=5-9").body == BLOB[5:10]
+            assert len(endpoint.keys(store)) == 1
+
+
+def test_upload_client(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "smörgås.log").write_bytes(LOG_A)
+    (tmp_path / "large").write_bytes(bytes(32 << 20))
+    token = "a-token-of-ann"
+    with run("upload_app_asgi", KEEP=str(tmp_path / "kept"), TOKENS=f"ann:{token}") as host:
+        url = f"http://127.0.0.1:{host.port}/files"
+        code, told = client(str(tmp_path / "smörgås.log"), url, TOKEN=token)
+        assert (code, told["name"], told["size"]) == (0, "smörgås.log", len(LOG_A))
+        code, told = client("-", url, "piped.log", stdin=LOG_B, TOKEN=token)
+        assert (code, told["name"], told["size"]) == (0, "piped.log", len(LOG_B))
+        assert host.ask(str(told["url"]), Authorization=f"Bearer {token}").body == LOG_B
+        # Refused before its body is read, which is larger than what fits between the two.
+        code, told = client(str(tmp_path / "large"), url, TOKEN="of-nobody")
+        assert (code, told["status"]) == (1, 403)
+
+
 def test_every_example_is_short_tested_and_says_how_to_run() -> None:
     found = sorted(EXAMPLES.glob("*.py"))
-    assert [path.stem for path in found] == sorted(HOSTS)
+    assert [path.stem for path in found] == sorted([*HOSTS, *PROGRAMS])
     tests = "\n".join(name for name in globals() if name.startswith("test_"))
     for path in found:
         text = path.read_text()
         assert len(text.splitlines()) < 60, path
-        assert f"{path.stem}:app" in text.split('"""')[1], path
+        assert (f"{path.stem}:app" if path.stem in HOSTS else f"python {path.name}") in text.split('"""')[1], path
         assert path.stem.removesuffix("_wsgi").removesuffix("_asgi") in tests, path
         assert path.name in (ROOT / "docs" / "index.md").read_text()

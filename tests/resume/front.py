@@ -35,7 +35,7 @@ def front(replicas: Sequence[Replica], work: Path, *, bytes_per_second: int | No
     conf = _replaced(r"listen 80 default_server;", f"listen 127.0.0.1:{port};", conf)
     conf = _replaced(r"\n    include replicas\.conf;\n", _HERE.format(work=work), conf)
     if bytes_per_second is not None:
-        conf = _replaced(r"(?=proxy_pass )", f"limit_rate {bytes_per_second}; ", conf)
+        conf = _replaced(r"(?=location / )", f"limit_rate {bytes_per_second}; ", conf)
     (work / "nginx.conf").write_text(conf)
     servers = "".join(f"    server 127.0.0.1:{replica.port} max_fails=2 fail_timeout=5s;\n" for replica in replicas)
     listed = (_SHIPPED / "replicas.conf").read_text()
