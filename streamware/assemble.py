@@ -25,7 +25,7 @@ from streamware.facts import Looked
 from streamware.formats import tar
 from streamware.formats import zip as zip_
 from streamware.formats.names import Unique, clean
-from streamware.members import Row
+from streamware.member_rows import Row
 from streamware.model import Bundle, Facts, Format, Member, Url
 from streamware.plan import Entry, Layout, Method, Plan, Table
 from streamware.policy import Policy

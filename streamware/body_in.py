@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from errno import ECONNRESET
 from socket import SHUT_RD, socket
 from time import monotonic
 from typing import Any
@@ -221,19 +222,26 @@ class Draining:
 
     A connection that is closed over bytes nobody has read is reset, and then a client that was still sending may never
     see the answer. So where a wait can be bounded, up to 1 MiB is read on for up to 2 s, once the answer has gone out.
-    cheroot closes no connection, but reads the rest of a body of known length into memory before it answers, and what
-    is left of chunks it takes for the next request: there all of it is read before.
+
+    cheroot is another matter. Before it answers it reads the rest of a body of known length into memory, so that this
+    is read here instead, in blocks. And what is left of chunks it takes for the next request, so that here they are
+    read on, up to 1 MiB, and the connection is ended if they do not end.
 
     It iterates and closes as ``body`` does.
+
+    :param ends: no other request may come by this connection.
     """
 
-    def __init__(self, body: ReplyBody, environ: Mapping[str, Any], *, policy: Policy) -> None:
+    def __init__(self, body: ReplyBody, environ: Mapping[str, Any], *, policy: Policy, ends: bool = False) -> None:
         self.length = body.length
         self._body = body
-        self._environ = environ
+        self._stream = environ["wsgi.input"]
         self._policy = policy
-        self._before = type(environ.get("wsgi.input")).__module__.startswith("cheroot.")
-        self._after = _socket_of(environ)
+        self._ends = ends
+        self._sock = _socket_of(environ)
+        self._cheroot = type(self._stream).__module__.startswith("cheroot.")
+        self._before = self._cheroot
+        self._closed = False
 
     def __iter__(self) -> Iterator[bytes]:
         return self
@@ -241,7 +249,9 @@ class Draining:
     def __next__(self) -> bytes:
         if self._before:
             self._before = False
-            _drop(self._environ, self._policy)
+            known = getattr(self._stream, "remaining", None)
+            if known and not self._drop(known):
+                raise _ended()
         return next(self._body)
 
     def ready(self) -> bool:
@@ -251,21 +261,32 @@ class Draining:
         self._body.abort()
 
     def close(self) -> None:
-        """Close the body, and read on what is left of the request's, once."""
+        """Close the body, and read on what is left of the request's. Idempotent.
+
+        :raises ConnectionResetError: has cheroot close the connection, without a word in its log.
+        """
         self._body.close()
-        sock, self._after = self._after, None
-        if sock is not None:
-            _drain(self._environ["wsgi.input"], sock)
+        if self._closed:
+            return
+        self._closed = True
+        if self._sock is not None:
+            _drain(self._stream, self._sock)
+        elif self._cheroot and (self._ends or not self._drop(_DRAIN_BYTES)):
+            raise _ended()
+
+    def _drop(self, most: int) -> bool:
+        """Read up to so many bytes; whether that was all."""
+        wait = _Wait(None, self._policy)
+        try:
+            while most > 0 and (block := wait.through(self._stream.read, min(most, 64 * 1024))):
+                most -= len(block)
+        except StreamwareError:
+            return False
+        return most > 0 or not getattr(self._stream, "remaining", 1)
 
 
-def _drop(environ: Mapping[str, Any], policy: Policy) -> None:
-    stream, wait = environ["wsgi.input"], _Wait(None, policy)
-    left = getattr(stream, "remaining", None)  # it may have been read in part; None: of chunks
-    try:
-        while (left is None or left > 0) and (block := wait.through(stream.read, min(left or _MOST, 64 * 1024))):
-            left = None if left is None else left - len(block)
-    except StreamwareError:
-        pass  # nothing more comes, and cheroot closes the connection over that
+def _ended() -> ConnectionResetError:
+    return ConnectionResetError(ECONNRESET, "the rest of a request's body is not wanted")
 
 
 def _drain(stream: Any, sock: socket) -> None:

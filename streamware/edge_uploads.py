@@ -25,7 +25,7 @@ from streamware.upload_errors import UploadBroken
 if TYPE_CHECKING:
     from streamware.intake import Intake
 
-__all__ = ["ExpectContinue", "Refused", "answered", "receive_body"]
+__all__ = ["ExpectContinue", "Refused", "answered", "drain", "receive_body"]
 
 _log = logging.getLogger("streamware")
 
@@ -256,7 +256,7 @@ class Refused(AsyncBody):
     async def __anext__(self) -> bytes:
         receive, self._unread = self._unread, None
         if receive is not None:  # the head is out, so that this does not let a client begin that has asked first
-            task = asyncio.create_task(_drain(receive))
+            task = asyncio.create_task(drain(receive))
             _draining.add(task)
             task.add_done_callback(_draining.discard)
         return await super().__anext__()
@@ -265,7 +265,9 @@ class Refused(AsyncBody):
 _draining: set[asyncio.Task[None]] = set()  # a loop alone would not keep them
 
 
-async def _drain(receive: Receive) -> None:
+async def drain(receive: Receive) -> None:
+    """Receive what still comes of a request's body and drop it, up to 16 MiB and 2 s."""
+
     async def drop() -> None:
         left = _DRAIN_BYTES
         while left > 0:

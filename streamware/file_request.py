@@ -54,6 +54,12 @@ class FileRequest:
         """Whether the body comes without a length, its end told by the transfer coding (or HTTP/2's own)."""
         return "content-length" not in self.headers
 
+    @property
+    def ambiguous(self) -> bool:
+        """Whether servers differ on where the body ends, so that what follows it is nobody's request (RFC 9112
+        section 6.1)."""
+        return "content-length" in self.headers and "transfer-encoding" in self.headers
+
     @classmethod
     def from_environ(
         cls, environ: Mapping[str, Any], *, id: str | None = None, client_header: str | None = None

@@ -61,6 +61,7 @@ __all__ = ["FileService"]
 _log = logging.getLogger("streamware")
 
 _LISTED = 100  # files on a page, where the request does not say
+_MAX_FIELDS = 16  # of a query
 _MULTIPART = "multipart/form-data"
 # By whether it is of one file, and whether nothing but tus is spoken.
 _METHODS = {
@@ -243,7 +244,10 @@ class FileService:
 
     def _list(self, request: FileRequest) -> Reply:
         self.admission.authorize("list", request)
-        asked = dict(parse_qsl(request.query, max_num_fields=16))
+        try:
+            asked = dict(parse_qsl(request.query, max_num_fields=_MAX_FIELDS))
+        except ValueError as error:
+            raise UploadInvalid(f"The query has more than {_MAX_FIELDS} fields.") from error
         most = self._policy.max_listed_files
         limit = min(number("limit", asked["limit"]) if "limit" in asked else _LISTED, most)
         if not limit:

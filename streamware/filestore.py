@@ -12,19 +12,19 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 
 from streamware.appender import Appender
 from streamware.checksums import combine
 from streamware.errors import StreamwareError
 from streamware.file_rows import FileRows
 from streamware.hashing import Hasher, Hashes
+from streamware.leftovers import Leftovers, Swept
 from streamware.model import Source
 from streamware.objects import Objects
 from streamware.policy import Policy
 from streamware.sources.stored import StoredSource
 from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
-from streamware.sweeper import Sweeper, Swept
+from streamware.sweeper import Sweeper
 from streamware.upload_errors import FileUnknown, OffsetMismatch, UploadExpired
 
 __all__ = ["FileStore"]
@@ -32,10 +32,6 @@ __all__ = ["FileStore"]
 _log = logging.getLogger("streamware")
 
 _CHUNK = 1024 * 1024  # read at a time for a SHA-256
-_TOGETHER = 200  # files or objects that are looked at in one go
-_LEASE_SECONDS = 900.0  # a replica that died while it swept holds up the others no longer
-_STRAY_SECONDS = 24 * 3600.0  # an object that no row knows of may belong to a request that still runs
-_READ_SECONDS = 3600.0  # for downloads that began before the file was deleted, where they cannot be seen
 
 
 class FileStore:
@@ -62,6 +58,7 @@ class FileStore:
         self.rows = FileRows(database)
         self._hashes = Hashes()
         self._hasher = Hasher(self._pieces, self.rows.set_sha256)
+        self._leftovers = Leftovers(self.rows, self.objects, finish=self.finish, hash=self._hasher.want)
         self._active: dict[str, Appender] = {}  # the one of this process that adds to an upload
         self._lock = threading.Lock()
         self._sweeper: Sweeper | None = None
@@ -79,6 +76,12 @@ class FileStore:
         self.rows.close()
 
     # --- in ---
+
+    @property
+    def active(self) -> int:
+        """How many uploads this process is adding to."""
+        with self._lock:
+            return len(self._active)
 
     def begin(
         self,
@@ -274,7 +277,7 @@ class FileStore:
         self._hashes.forget(id)
         if self.objects.folder is not None:
             try:
-                self._bury(id)
+                self._leftovers.bury(id)
             except StreamwareError as error:
                 _log.info("the bytes of %s are left to the sweeper: %s", id, error)
 
@@ -339,46 +342,4 @@ class FileStore:
 
         :raises StreamwareError: the database or the object store fails.
         """
-        if not self.rows.claim("sweep", _LEASE_SECONDS, time.time()):
-            return Swept(ours=False)
-        completed = self.rows.complete(_TOGETHER)
-        for upload in completed:
-            try:
-                self.finish(upload)
-            except OffsetMismatch:
-                pass  # by now it is one, or was ended
-        files, waiting = 0, set[str]()
-        while batch := set(self._doomed(_TOGETHER + len(waiting))) - waiting:
-            for each in batch:
-                if self._bury(each):
-                    files += 1
-                else:
-                    waiting.add(each)
-            self.rows.claim("sweep", _LEASE_SECONDS, time.time())  # it is still ours, and for as long again
-        strays, old = 0, self.objects.old_keys(_STRAY_SECONDS)
-        while keys := list(islice(old, _TOGETHER)):
-            unknown = self.rows.strays(keys)
-            if unknown:
-                self.objects.delete(unknown)
-                strays += len(unknown)
-            self.rows.claim("sweep", _LEASE_SECONDS, time.time())
-        drafts = self.objects.clean(_STRAY_SECONDS)
-        unhashed = self.rows.unhashed(_TOGETHER)
-        for file in unhashed:
-            self._hasher.want(file.id)
-        self.rows.claim("sweep", 0.0, time.time())  # whoever starts next sweeps at once
-        return Swept(files, len(waiting), strays, drafts, len(unhashed), len(completed))
-
-    def _doomed(self, limit: int) -> list[str]:
-        # Of a local file it can be seen whether somebody still reads it.
-        grace = int(_READ_SECONDS) if self.objects.folder is None else 0
-        return self.rows.doomed(int(time.time()), limit, grace=grace)
-
-    def _bury(self, id: str) -> bool:
-        """Delete the bytes of what nobody sees any more, and then its row. False: somebody still reads them."""
-        keys = self.rows.keys(id)
-        if keys and not self.objects.unread(keys[0]):
-            return False
-        self.objects.delete([*keys, *(key for key in self.objects.keys_of(id) if key not in set(keys))])
-        self.rows.forget(id)
-        return True
+        return self._leftovers.sweep()

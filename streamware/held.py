@@ -13,7 +13,7 @@ from typing import Any
 from streamware.edge import App, Message, Receive, Scope, Send
 from streamware.errors import LimitExceeded, SourceError
 from streamware.inner import headers_in, headers_of
-from streamware.intercept import ListHead
+from streamware.list_head import ListHead
 
 __all__ = ["HeldSend", "HeldStart", "LateAnswer"]
 

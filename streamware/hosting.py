@@ -11,7 +11,7 @@ from ipaddress import IPv4Address, IPv6Network, ip_address
 from sys import modules
 from typing import Any, NamedTuple
 
-__all__ = ["Host", "client_of", "host_of", "is_http_10", "unframed", "untold"]
+__all__ = ["Host", "client_of", "closes_when_told", "host_of", "is_http_10", "unframed", "untold"]
 
 _MAX_CLIENT = 200  # characters of what a header says of the client
 
@@ -132,6 +132,21 @@ def untold(request: Mapping[str, Any]) -> str | None:
         # until the connection broke; others could do any of these.
         return "this WSGI host does not say (wsgi.input_terminated) that it decodes a body and tells its end"
     return None
+
+
+def closes_when_told(request: Mapping[str, Any], *, loaded: Container[str] = modules) -> bool:
+    """Whether ``Connection: close`` in an answer has the host close the connection, and is allowed there.
+
+    WSGI forbids an app that header, and some hosts fail over it; hypercorn alone takes it.
+
+    :param request: a WSGI environ or an ASGI scope.
+    """
+    if "wsgi.version" not in request:
+        return str(request.get("http_version", "")).startswith("1")
+    # It says neither who it is nor that it decodes, and has the whole body in memory.
+    silent = "SERVER_SOFTWARE" not in request and "wsgi.input_terminated" not in request and host_of(request) is None
+    in_memory = _module(type(request.get("wsgi.input"))) == "_io"
+    return silent and in_memory and "hypercorn.app_wrappers" in loaded
 
 
 def client_of(request: Mapping[str, Any], headers: Iterable[tuple[str, str]], header: str | None = None) -> str:

@@ -6,7 +6,6 @@ out.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -15,45 +14,18 @@ from urllib.parse import quote
 from streamware.admission import Ticket
 from streamware.errors import LimitExceeded, NotAllowed, RequestError, SourceError, StreamwareError
 from streamware.inner import aim
+from streamware.list_head import ListHead
 from streamware.manifest import form_fields, from_form, from_json, from_list, parse, parse_link
-from streamware.members import PATH
-from streamware.model import Bundle, Format, Member, Members, Path
+from streamware.member_rows import PATH
+from streamware.model import Bundle, Member, Members, Path
 from streamware.reply import Conditions, Reply
 from streamware.semantics import parse_http_date
 from streamware.service import Archiver, Subrequest
 from streamware.target import name_of
 
-__all__ = ["Asked", "Interception", "ListHead", "Local"]
+__all__ = ["Asked", "Interception", "Local"]
 
 Local = Callable[[str], "Iterable[Member] | None"]
-
-_FORMATS: dict[str, Format] = {"zip": "zip", "tar": "tar", "tar.gz": "tar.gz", "tar.zst": "tar.zst"}
-_FORMAT = re.compile(r"[ \t]*(zip|tar\.gz|tar\.zst|tar)(?![^ \t,;])")
-_CONDITIONAL = frozenset({"if-match", "if-modified-since", "if-none-match", "if-unmodified-since", "range"})
-
-# These headers of a list say what is not so of its archive: framing, type, versions.
-_OF_THE_LIST = frozenset(
-    {
-        "accept-ranges",
-        "connection",
-        "content-digest",
-        "content-encoding",
-        "content-length",
-        "content-md5",
-        "content-range",
-        "content-type",
-        "digest",
-        "etag",
-        "keep-alive",
-        "last-modified",
-        "proxy-connection",
-        "repr-digest",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-    }
-)
 
 
 class Asked(NamedTuple):
@@ -74,56 +46,6 @@ class Asked(NamedTuple):
     @property
     def content_type(self) -> str | None:
         return next((value for name, value in self.headers if name.lower() == "content-type"), None)
-
-
-class ListHead:
-    """The head of an app's answer that carries X-Archive-Files, if in vain.
-
-    ``format`` is None where the value names none we know. ``fields`` are the headers by lower-case name. ``whole``: the
-    body is the list, all of it and uncoded.
-    """
-
-    __slots__ = ("fields", "format", "headers", "status", "whole")
-
-    def __init__(self, status: int, headers: Iterable[tuple[str, str]], method: str) -> None:
-        self.status = status
-        self.headers = list(headers)
-        self.fields = {name.lower(): value for name, value in self.headers}
-        match = _FORMAT.match(self.fields.get("x-archive-files", ""))
-        self.format = _FORMATS[match[1]] if match else None
-        coded = self.fields.get("content-encoding", "identity").strip().lower() not in ("identity", "")
-        self.whole = status == 200 and method != "HEAD" and not coded
-
-    def asks_for_archive(self, method: str, asked: Iterable[tuple[str, str]]) -> bool:
-        """Whether an archive goes out instead of the answer; ``asked`` are the request's headers."""
-        if self.format is None:
-            return False
-        if method not in ("GET", "HEAD"):
-            return self.status == 200
-        # A 412 or 416 comes of holding conditions that were meant for the archive against the list.
-        return self.status in (200, 206, 304) or (
-            self.status in (412, 416) and any(name.lower() in _CONDITIONAL for name, _ in asked)
-        )
-
-    def readable(self, method: str) -> bool:
-        """Whether the body is the list. If not, the app is asked once more, with a plain GET.
-
-        :raises SourceError: it is not, and what was asked by ``method`` cannot be asked by GET.
-        """
-        if not self.whole and method not in ("GET", "HEAD"):
-            raise SourceError(f"the list is coded, and a {method} is not asked twice")
-        return self.whole
-
-    @classmethod
-    def of_second(cls, status: int, headers: Iterable[tuple[str, str]]) -> ListHead:
-        """The head of the answer to that plain GET.
-
-        :raises SourceError: there is no list to be had.
-        """
-        head = cls(status, headers, "GET")
-        if head.format is None or not head.whole:
-            raise SourceError(f"a plain GET was answered with {status}, and no list or a coded one")
-        return head
 
 
 class Interception:
@@ -257,7 +179,7 @@ class Interception:
             bundle,
             conditions if conditions.method in ("GET", "HEAD") else conditions.unconditional(),
             subrequest=open_path,
-            headers=[(name, value) for name, value in head.headers if not _of_the_list(name.lower())],
+            headers=head.of_the_archive(),
             base_etag=fields.get("etag"),
             modified=parse_http_date(fields["last-modified"]) if "last-modified" in fields else None,
             ticket=ticket,
@@ -356,7 +278,3 @@ def _renamed(own: Member, member: Member) -> Member:
         mode=own.mode if member.mode is None else member.mode,
         comment=member.comment or own.comment,
     )
-
-
-def _of_the_list(name: str) -> bool:
-    return name in _OF_THE_LIST or name.startswith("x-archive-")

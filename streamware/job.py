@@ -23,8 +23,8 @@ from streamware.errors import EmptyBundle, LimitExceeded, MemberError, MemberNot
 from streamware.facts import Looked
 from streamware.ledger import Ledger
 from streamware.line import Line
+from streamware.member_rows import FILE, OBJECT, PATH, Row
 from streamware.member_sources import MemberSources, Subrequest, Upstreams
-from streamware.members import FILE, OBJECT, PATH, Row
 from streamware.model import Bundle, Data, Facts, File, Member, Members, Source, Stored, Stream, Tree, Url
 from streamware.plan import Method, Window
 from streamware.policy import Policy

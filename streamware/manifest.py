@@ -27,7 +27,7 @@ from streamware.manifest_fields import (
     whole,
 )
 from streamware.manifest_json import ManifestReader
-from streamware.members import PATH
+from streamware.member_rows import PATH
 from streamware.model import Bundle, Data, Format, Member, Members, Names, Path, Url
 from streamware.policy import Policy
 from streamware.target import name_of

@@ -15,7 +15,7 @@ from typing import Any, get_args
 
 from streamware.digests import parse_digest
 from streamware.errors import EmptyBundle, InvalidManifest, InvalidName, LimitExceeded
-from streamware.members import OBJECT, PATH, UNTRUSTED
+from streamware.member_rows import OBJECT, PATH, UNTRUSTED
 from streamware.model import Bundle, Compress, Data, Format, Members, Names, OnError, Path, Url
 from streamware.policy import Policy
 from streamware.semantics import is_entity_tag

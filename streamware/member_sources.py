@@ -11,7 +11,7 @@ from typing import Protocol
 from streamware.assemble import passes
 from streamware.early import Early, early_of
 from streamware.errors import InvalidTarget, StreamwareError
-from streamware.members import FILE, OBJECT, PATH, TRUSTED, UNTRUSTED
+from streamware.member_rows import FILE, OBJECT, PATH, TRUSTED, UNTRUSTED
 from streamware.model import Bundle, Data, Facts, File, Member, Members, Path, Source, Stored, Stream, Tree, Url
 from streamware.policy import Policy
 from streamware.sources.gzipped import GzippedSource, Promises, Representation

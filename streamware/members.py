@@ -8,75 +8,26 @@ from __future__ import annotations
 from array import array
 from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from itertools import chain, repeat
-from typing import Any, NamedTuple, SupportsIndex, overload
+from typing import Any, SupportsIndex, overload
 
 from streamware.columns import Blobs, Numbers, Texts
 from streamware.contents import Content, File, Member, Path, Url
+from streamware.member_rows import (
+    EXCEEDS,
+    FILE,
+    KIND_BITS,
+    MAX_ROOTS,
+    OBJECT,
+    PASSES,
+    PATH,
+    ROOTED,
+    TRUSTED,
+    UNTRUSTED,
+    Row,
+    content_of,
+)
 
-__all__ = ["FILE", "OBJECT", "PATH", "TRUSTED", "UNTRUSTED", "Members", "Row"]
-
-# What stands in the column of contents, by the kind of the row. Of a file in a root, the kind says which root, too.
-OBJECT, TRUSTED, UNTRUSTED, PATH, FILE = range(5)  # the content itself (None: a directory); a URL, href or path
-_ROOTED = 5
-_MAX_ROOTS = 1000
-_EXCEEDS, _PASSES = 0x8000, 0x4000  # flags beside the kind
-_KIND = 0x3FFF
-
-
-class Row(NamedTuple):
-    """A ``Member`` as the table holds it, with the same names; ``stored`` is what ``kind`` says."""
-
-    name: str
-    stored: Any
-    size: int | None
-    crc32: int | None
-    etag: str | None
-    modified: int | None
-    mode: int | None
-    comment: str
-    digest: bytes | None
-    flags: int
-    roots: list[str]
-
-    @property
-    def kind(self) -> int:
-        """OBJECT, TRUSTED, UNTRUSTED, PATH or FILE."""
-        return min(self.flags & _KIND, FILE)
-
-    @property
-    def content(self) -> Content | None:
-        """Made when it is looked at."""
-        return _content(self.stored, self.flags & _KIND, self.roots)
-
-    @property
-    def file(self) -> tuple[str, str | None] | None:
-        """The path and the root of a local file; None: it is something else."""
-        kind = self.flags & _KIND
-        if kind < FILE:
-            return None
-        return self.stored, None if kind == FILE else self.roots[kind - _ROOTED]
-
-    @property
-    def is_directory(self) -> bool:
-        return self.stored is None
-
-    @property
-    def may_exceed_4gib(self) -> bool:
-        return self.flags & _EXCEEDS != 0
-
-    @property
-    def passthrough(self) -> bool:
-        return self.flags & _PASSES != 0
-
-    @property
-    def proved(self) -> bool:
-        """See ``Member.proved``."""
-        return self.size is not None and (self.crc32 is not None or self.digest is not None)
-
-    def member(self) -> Member:
-        name, _, size, crc32, etag, modified, mode, comment, digest, _, _ = self
-        flags = self.may_exceed_4gib, digest, self.passthrough
-        return Member(name, self.content, size, crc32, etag, modified, mode, comment, *flags)
+__all__ = ["Members"]
 
 
 class Members(MutableSequence[Member]):
@@ -126,7 +77,7 @@ class Members(MutableSequence[Member]):
         else:
             self._texts.put(row, content)  # first of all: what is no text fails here, and leaves no half of a row
         self._names.append(name)
-        self._flags.append(kind | may_exceed_4gib * _EXCEEDS | passthrough * _PASSES)
+        self._flags.append(kind | may_exceed_4gib * EXCEEDS | passthrough * PASSES)
         if size is not None:
             self._columns[0].put(row, size)
         if crc32 is not None or etag is not None or modified is not None:
@@ -192,18 +143,18 @@ class Members(MutableSequence[Member]):
 
     def kind(self, index: int) -> int:
         """OBJECT, TRUSTED, UNTRUSTED, PATH or FILE."""
-        return min(self._flags[index] & _KIND, FILE)
+        return min(self._flags[index] & KIND_BITS, FILE)
 
     def content(self, index: int) -> Content | None:
         """What the content of a member is."""
-        return _content(self._stored(index), self._flags[index] & _KIND, self._roots)
+        return content_of(self._stored(index), self._flags[index] & KIND_BITS, self._roots)
 
     def file(self, index: int) -> tuple[str, str | None] | None:
         """The path and the root of a local file of which nothing but its content is told; None for any other."""
-        kind = self._flags[index] & _KIND
+        kind = self._flags[index] & KIND_BITS
         if kind < FILE or self._columns[6][index] is not None:
             return None
-        return self._stored(index), None if kind == FILE else self._roots[kind - _ROOTED]
+        return self._stored(index), None if kind == FILE else self._roots[kind - ROOTED]
 
     def hold(self, kind: type) -> bool:
         """Whether some content is an object of this type."""
@@ -220,14 +171,14 @@ class Members(MutableSequence[Member]):
     def briefly(self) -> Iterator[tuple[int, Any, int | None]]:
         """Kind, the content itself of an OBJECT, and declared size of each member."""
         count = len(self._names)
-        kinds = (min(flags & _KIND, FILE) for flags in self._flags)
+        kinds = (min(flags & KIND_BITS, FILE) for flags in self._flags)
         objects = chain(self._objects, repeat(None, count - len(self._objects)))
         return zip(kinds, objects, self._columns[0].all(count), strict=True)
 
     def untrusted(self) -> Iterator[tuple[int, tuple[object, ...]]]:
         """The URLs that do not come from the operator's code, mirrors included, by member."""
         for index, flags in enumerate(self._flags):
-            kind = flags & _KIND
+            kind = flags & KIND_BITS
             if kind == UNTRUSTED:
                 yield index, (self._texts[index],)
             elif kind == OBJECT:
@@ -254,12 +205,12 @@ class Members(MutableSequence[Member]):
             if content.root is None:
                 return FILE, content.path
             if content.root in self._roots[-1:]:
-                return _ROOTED + len(self._roots) - 1, content.path
+                return ROOTED + len(self._roots) - 1, content.path
             if content.root in self._roots:
-                return _ROOTED + self._roots.index(content.root), content.path
-            if len(self._roots) < _MAX_ROOTS:
+                return ROOTED + self._roots.index(content.root), content.path
+            if len(self._roots) < MAX_ROOTS:
                 self._roots.append(content.root)
-                return _ROOTED + len(self._roots) - 1, content.path
+                return ROOTED + len(self._roots) - 1, content.path
         elif isinstance(content, Path) and kind is Path and type(content.href) is str:
             return PATH, content.href
         return OBJECT, content
@@ -316,7 +267,7 @@ class Members(MutableSequence[Member]):
         if kind == OBJECT or row < len(self._objects):
             self._put_object(row, content if kind == OBJECT else None)
         self._names[row] = value.name
-        self._flags[row] = kind | value.may_exceed_4gib * _EXCEEDS | value.passthrough * _PASSES
+        self._flags[row] = kind | value.may_exceed_4gib * EXCEEDS | value.passthrough * PASSES
         size, crc32, etag, modified, mode, comment, digest = self._columns
         size.put(row, value.size)
         crc32.put(row, value.crc32)
@@ -374,13 +325,3 @@ class Members(MutableSequence[Member]):
 
     def __repr__(self) -> str:
         return repr(list(self))
-
-
-def _content(stored: Any, kind: int, roots: list[str]) -> Content | None:
-    if kind == OBJECT:
-        return stored  # type: ignore[no-any-return]
-    if kind <= UNTRUSTED:
-        return Url(stored, trusted=kind == TRUSTED)
-    if kind == PATH:
-        return Path(stored)
-    return File(stored, None if kind == FILE else roots[kind - _ROOTED])

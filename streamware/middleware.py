@@ -17,12 +17,14 @@ from streamware.edge_subrequests import AsgiSubrequests
 from streamware.errors import InvalidManifest, LimitExceeded, RequestError, StreamwareError
 from streamware.held import HeldSend, HeldStart, LateAnswer
 from streamware.inner import DEPTH, environ_for, headers_in, headers_of, path_in, scope_for
-from streamware.intercept import Asked, Interception, ListHead, Local
+from streamware.intercept import Asked, Interception, Local
+from streamware.list_head import ListHead
 from streamware.model import Facts, Source
 from streamware.reply import Conditions, Reply
 from streamware.semantics import parse_length
 from streamware.service import Archiver
-from streamware.sources.subrequest import SubrequestSource, WsgiAnswer, WsgiApp
+from streamware.sources.subrequest import SubrequestSource
+from streamware.sources.wsgi_answer import WsgiAnswer, WsgiApp
 from streamware.target import without_conditions
 
 __all__ = ["AsyncBundleMiddleware", "BundleMiddleware"]

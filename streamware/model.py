@@ -18,7 +18,8 @@ from streamware.contents import Content, Data, File, Member, Path, Stored, Strea
 from streamware.digests import parse_digest
 from streamware.errors import InvalidManifest, InvalidName
 from streamware.facts import Chunks, Facts, Observer, Source
-from streamware.members import FILE, OBJECT, TRUSTED, Members
+from streamware.member_rows import FILE, OBJECT, TRUSTED
+from streamware.members import Members
 
 __all__ = [
     "FORMATS",

@@ -22,7 +22,7 @@ _NO_BUCKET = re.compile(r"NoSuchBucket|ContainerNotFound|The specified bucket do
 _BROKEN_WORDS = re.compile(
     r"HTTP error(?!: builder)|error sending request|timed out|TimedOut|connection|SlowDown|InternalError"
 )
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})  # the last has no room for what is new either
 _PASSING = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ESTALE}  # the last three are a network's
     | {errno.ETIMEDOUT, errno.EHOSTDOWN, errno.EHOSTUNREACH, errno.ENOTCONN}

@@ -19,8 +19,6 @@ from streamware.errors import (
     LimitExceeded,
     MemberTooLarge,
     SizeMismatch,
-    SourceError,
-    StreamwareError,
     TooSlow,
 )
 from streamware.formats.framing import BLOCK, FullBlocks, content_span, frames, full_blocks
@@ -33,7 +31,7 @@ from streamware.plan import Entry, Known, Table
 from streamware.policy import Policy
 from streamware.recall import Recall, Sums
 
-__all__ = ["Foreign", "Passage", "Waits", "own"]
+__all__ = ["Passage", "Waits"]
 
 Waits = Generator[None, None, None]
 
@@ -335,19 +333,6 @@ class Passage:
     def _check_going(self) -> None:
         if self._aborted:
             raise BodyClosed("aborted")
-
-
-class Foreign(SourceError):
-    """What a source raised that is no error of ours; that is its cause."""
-
-
-def own(error: Exception) -> StreamwareError:
-    """Any error as one of ours: a bare OSError would be taken by hosts for the client's own leaving."""
-    if isinstance(error, StreamwareError):
-        return error
-    failure = Foreign(f"a member failed: {error!r}")
-    failure.__cause__ = error
-    return failure
 
 
 def _never() -> bool:

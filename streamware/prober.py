@@ -14,7 +14,7 @@ from contextlib import closing
 
 from streamware.crew import Room
 from streamware.errors import MemberError, MembersFailed, StreamwareError
-from streamware.members import OBJECT, PATH
+from streamware.member_rows import OBJECT, PATH
 from streamware.model import Facts, Members, OnError, Source
 from streamware.policy import Policy
 from streamware.said import Said

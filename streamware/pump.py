@@ -13,10 +13,10 @@ from typing import Protocol
 
 from streamware.ahead import Ahead
 from streamware.errors import BodyClosed, MemberError, SizeMismatch, StreamwareError
+from streamware.foreign import Foreign, own
 from streamware.ledger import Ledger
 from streamware.line import Line
 from streamware.model import Source
-from streamware.passage import Foreign, own
 from streamware.plan import Plan, Table, Window
 from streamware.policy import Policy
 from streamware.traces import let_go

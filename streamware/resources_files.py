@@ -18,6 +18,7 @@ from streamware.edge_uploads import Refused, answered
 from streamware.errors import StreamwareError
 from streamware.file_request import FileRequest
 from streamware.file_service import FileService
+from streamware.hosting import closes_when_told
 from streamware.intake import take
 from streamware.reply import Reply
 from streamware.resources_base import Resource, begin, receive_of, sends_body
@@ -69,12 +70,17 @@ class _WsgiFiles(Resource):
     def _answer(self, req: falcon.Request, resp: falcon.Response, id: str | None) -> None:
         self._meet(req.env)
         policy = self.archiver.policy
-        found = self._service.ask(FileRequest.from_environ(req.env, id=id, client_header=policy.client_header))
+        request = FileRequest.from_environ(req.env, id=id, client_header=policy.client_header)
+        found = self._service.ask(request)
         reply = found if isinstance(found, Reply) else take(found, blocks(req.env, policy=policy))
         begin(req, resp, reply)
         if not sends_body(req, reply):
             reply.body.close()
-        resp.stream = Draining(reply.body, req.env, policy=policy) if req.method in _BRINGING else reply.body
+        if request.ambiguous and closes_when_told(req.env):
+            resp.set_header("Connection", "close")
+        resp.stream = reply.body
+        if req.method in _BRINGING:
+            resp.stream = Draining(reply.body, req.env, policy=policy, ends=request.ambiguous)
 
 
 class _AsgiFiles(Resource):
@@ -105,7 +111,7 @@ class _AsgiFiles(Resource):
         resp.stream = stream = (
             AsyncBody(self.archiver, reply.body) if whole else Refused(self.archiver, reply.body, receive)
         )
-        if not whole and str(req.scope.get("http_version", "")).startswith("1"):
+        if (request.ambiguous or not whole) and closes_when_told(req.scope):
             # Else servers would read the rest, however long it is, to find the next request behind it.
             resp.set_header("Connection", "close")
         if not sends_body(req, reply):

@@ -12,7 +12,8 @@ from itertools import islice
 
 from streamware.errors import InvalidTarget, MemberError, MemberNotFound
 from streamware.formats.names import clean
-from streamware.members import OBJECT, Members
+from streamware.member_rows import OBJECT
+from streamware.members import Members
 from streamware.model import Facts, Stored
 from streamware.policy import Policy
 from streamware.said import Said

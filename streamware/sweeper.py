@@ -8,39 +8,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from typing import NamedTuple
 
 from streamware.errors import StreamwareError
+from streamware.leftovers import Swept
 
-__all__ = ["Sweeper", "Swept"]
+__all__ = ["Sweeper"]
 
 _log = logging.getLogger("streamware")
-
-
-class Swept(NamedTuple):
-    """What one sweep did.
-
-    ``files``: deleted and expired files and uploads whose bytes are gone now. ``waiting``: those somebody still reads.
-    ``strays``: objects of which no row knew. ``drafts``: what writers that were killed had left. ``hashing``: files
-    whose SHA-256 is to be taken. ``completed``: uploads that had all their bytes, of which files were made. ``ours``
-    False: another replica is at it, so nothing was done.
-    """
-
-    files: int = 0
-    waiting: int = 0
-    strays: int = 0
-    drafts: int = 0
-    hashing: int = 0
-    completed: int = 0
-    ours: bool = True
-
-    def __str__(self) -> str:
-        if not self.ours:
-            return "another replica sweeps"
-        return (
-            f"{self.files} files and uploads deleted, {self.waiting} still being read, {self.strays} stray objects and "
-            f"{self.drafts} drafts removed, {self.hashing} SHA-256 to be taken, {self.completed} uploads completed"
-        )
 
 
 class Sweeper:

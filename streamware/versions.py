@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from streamware.facts import Looked
 from streamware.ledger import version_key
-from streamware.members import TRUSTED, UNTRUSTED, Row
+from streamware.member_rows import TRUSTED, UNTRUSTED, Row
 from streamware.model import Facts, Url
 from streamware.semantics import is_strong
 

@@ -17,12 +17,13 @@ from functools import partial
 from streamware.ahead import Ahead
 from streamware.coding import Parts, Pieces, coded_key, deflated, gzipped, zstandardized
 from streamware.errors import MemberError, NotAllowed, StreamwareError, TooSlow
+from streamware.foreign import own
 from streamware.formats.framing import open_frames
 from streamware.ledger import Ledger
 from streamware.line import ALL_BEFORE, Late, Line, in_order
 from streamware.model import Source
 from streamware.openings import Span, openings, overlap, wanted
-from streamware.passage import Passage, Waits, own
+from streamware.passage import Passage, Waits
 from streamware.passing import PLAIN, passed
 from streamware.plan import Coded, Derived, Extent, Framed, Literal, Method, Passed, Plan, Segment, Table, Window
 from streamware.policy import Policy

@@ -22,11 +22,11 @@ FLOORS = {
     for floor, modules_there in {
         # Pure: no I/O, clock, thread, socket, event loop, logger.
         0: """
-            errors facts contents columns members model said report entries plan reply hosting digests
+            errors facts contents columns member_rows members model said report entries plan reply hosting digests
             semantics problems heads inner addresses policy target
             manifest manifest_fields manifest_json assemble
-            openings pace wire origin
-            stored upload_errors file_request uploads
+            openings pace wire origin list_head
+            stored upload_errors file_request uploads terms
             formats formats.names formats.framing formats.gzip_header formats.dos_time formats.zip_records
             formats.zip_shape formats.zip
             formats.tar
@@ -34,18 +34,19 @@ FLOORS = {
         # Synchronous I/O.
         1: """
             checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
-            passage walk pump
+            foreign passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
             database sessions file_tables file_database file_rows
             objects object_chunks object_errors object_folder body_in gunicorn_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
-            sources.healing sources.proof sources.gzipped sources.client
+            sources.healing sources.proof sources.gzipped sources.client sources.places sources.probe
+            sources.wsgi_answer
         """,
         # The service.
         2: """
             admission service job links prober member_sources stored_members
-            filestore appender hashing sweeper single intake intake_form intake_tus tus file_service
+            filestore appender hashing leftovers sweeper single intake intake_form intake_tus tus file_service
             file_admission
         """,
         # Hosts: translate in, translate out, decide nothing.
@@ -70,20 +71,22 @@ NEIGHBOURS: dict[str, set[str]] = {
     "body_in": {"gunicorn_in"},
     "uploads": {"file_request", "semantics"},
     "contents": {"facts"},
-    "members": {"columns", "contents"},
-    "model": {"contents", "digests", "facts", "members"},
+    "member_rows": {"contents"},
+    "members": {"columns", "contents", "member_rows"},
+    "model": {"contents", "digests", "facts", "member_rows", "members"},
     "said": {"columns"},
     "plan": {"entries"},
     "heads": {"digests", "semantics"},
+    "terms": {"facts", "heads", "semantics"},
     "file_request": {"hosting"},
     "policy": {"addresses", "file_request"},
     "inner": {"heads", "semantics", "target"},
-    "manifest_fields": {"members", "digests", "policy", "semantics", "target"},
+    "manifest_fields": {"digests", "member_rows", "policy", "semantics", "target"},
     "manifest_json": {"manifest_fields", "policy"},
-    "manifest": {"members", "manifest_fields", "manifest_json", "policy", "target"},
+    "manifest": {"member_rows", "manifest_fields", "manifest_json", "policy", "target"},
     "formats.zip_shape": {"entries", "formats.dos_time", "formats.framing", "formats.zip_records"},
     "formats.zip": {"entries", "formats.zip_shape", "formats.zip_records"},
-    "assemble": {"facts", "members", "formats.names", "formats.tar", "formats.zip", "policy"},
+    "assemble": {"facts", "member_rows", "formats.names", "formats.tar", "formats.zip", "policy"},
     "openings": {"formats.framing"},
     "early": {"openings"},
     "flights": {"early"},
@@ -95,7 +98,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "recall": {"checksums", "ledger"},
     "passing": {"coding"},
     "passage": {"ahead", "coding", "line", "passing", "recall"},
-    "walk": {"ahead", "coding", "ledger", "line", "passage", "passing", "recall", "tally"},
+    "walk": {"ahead", "coding", "foreign", "ledger", "line", "passage", "passing", "recall", "tally"},
     "versions": {"ledger"},
     "job": {"admission", "member_sources", "prober", "stored_members"},
     "objects": {"object_chunks", "object_errors", "object_folder"},
@@ -106,7 +109,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "file_rows": {"file_database", "file_tables"},
     "sources.stored": {"object_folder", "objects", "sources.file"},
     "appender": {"hashing"},
-    "filestore": {"appender", "hashing", "sweeper"},
+    "filestore": {"appender", "hashing", "leftovers", "sweeper"},
+    "sweeper": {"leftovers"},
     "file_admission": {"admission"},
     "intake": {"admission", "filestore"},
     "intake_form": {"admission", "appender", "filestore", "intake"},
@@ -116,7 +120,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "memory_ledger": {"ledger", "singles"},
     "links": {"job", "member_sources"},
     "service": {"admission", "filestore", "job", "links", "member_sources"},
-    "pump": {"ahead", "ledger", "line", "passage", "walk", "traces"},
+    "pump": {"ahead", "foreign", "ledger", "line", "walk", "traces"},
     "ledger_tables": {"checksums", "database", "ledger", "sessions"},
     "ledger_writer": {"database", "ledger", "ledger_tables", "memory_ledger", "sessions"},
     "shared_ledger": {"database", "ledger", "ledger_tables", "ledger_writer", "memory_ledger", "sessions"},
@@ -124,14 +128,18 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.gzipped": {"checksums", "passing"},
     "sources.own": {"sources.file", "sources.generated"},
     "sources.healing": {"exchange"},
-    "sources.upstream": {"exchange", "sources.client", "sources.healing", "sources.proof"},
-    "sources.subrequest": {"sources.proof"},
+    "sources.upstream": {
+        *("exchange", "sources.client", "sources.healing", "sources.places", "sources.probe", "sources.proof"),
+    },
+    "sources.places": {"exchange", "sources.client"},
+    "sources.probe": {"exchange", "sources.client", "sources.places"},
+    "sources.subrequest": {"sources.proof", "sources.wsgi_answer"},
     "sources.client": {"exchange"},
     "proxy": {"answered", "connections", "exchange", "slots", "sources.upstream"},
     "connections": {"answer", "answered", "dial", "exchange", "idle", "slots", "traces"},
     "answered": {"answer", "exchange", "slots"},
     "answer": {"arrival"},
-    "held": {"edge", "intercept"},
+    "held": {"edge"},
     "pumped": {"pumps"},
     "edge": {"edge_clients"},
     "edge_subrequests": {"edge"},
@@ -140,7 +148,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "resources": {"edge", "resources_base", "resources_files"},
     "resources_base": {"edge"},
     "resources_files": {"edge", "edge_uploads", "resources_base"},
-    "server.guard": {"edge", "server.page", "server.tokens"},
+    "server.guard": {"edge", "edge_uploads", "server.page", "server.tokens"},
     "server.listing": {"server.files", "server.page"},
     "server.page": {"server.files"},
     "server.app": {

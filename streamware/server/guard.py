@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from streamware.edge import App, Message, Receive, Scope, Send
+from streamware.edge_uploads import drain
 from streamware.errors import StreamwareError
 from streamware.problems import problem
 from streamware.server.page import POLICY, base_of, problem_page
@@ -48,19 +49,21 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = _joined(scope["headers"])
-        answer = _Answer(scope, send, page="text/html" in headers.get("accept", "").lower())
+        page = "text/html" in headers.get("accept", "").lower()
         refusal = self._refusal(scope, headers)
         if refusal is None:
-            await self._app(scope, receive, answer.send)
-            return
-        reply = problem(refusal)
-        fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers]
-        body = b"" if scope["method"] == "HEAD" else b"".join(reply.body)
-        # Nobody reads what the request brings, so the connection cannot go on.
-        if scope["method"] not in ("GET", "HEAD"):
-            fields.append((b"connection", b"close"))
-        await answer.send({"type": "http.response.start", "status": reply.status, "headers": fields})
-        await answer.send({"type": "http.response.body", "body": body})
+            await self._app(scope, receive, _Answer(scope, send, page=page).send)
+        elif scope["method"] in _READS:
+            for message in await _refused(scope, refusal, page):
+                await send(message)
+        else:
+            start, body = await _refused(scope, refusal, page)
+            # What comes of the request's body is not kept, so nothing can follow on the connection.
+            await send({**start, "headers": [*start["headers"], (b"connection", b"close")]})
+            await send({**body, "more_body": True})
+            if "expect" not in headers:  # one that has asked first does not send now
+                await drain(receive)  # closed over it, the connection may lose the answer
+            await send({"type": "http.response.body", "body": b""})
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> StreamwareError | None:
         if (scope["method"] not in _READS or "x-http-method-override" in headers) and _is_foreign(headers):
@@ -104,6 +107,22 @@ def _joined(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         name, text = raw.decode("latin-1").lower(), value.decode("latin-1")
         found[name] = f"{found[name]}, {text}" if name in found else text
     return found
+
+
+async def _refused(scope: Scope, error: StreamwareError, page: bool) -> list[Message]:
+    """The two messages of an answer that refuses."""
+    said: list[Message] = []
+
+    async def keep(message: Message) -> None:
+        said.append(message)
+
+    reply = problem(error)
+    fields = [(name.lower().encode(), value.encode("latin-1")) for name, value in reply.headers]
+    body = b"" if scope["method"] == "HEAD" else b"".join(reply.body)
+    answer = _Answer(scope, keep, page=page)
+    await answer.send({"type": "http.response.start", "status": reply.status, "headers": fields})
+    await answer.send({"type": "http.response.body", "body": body})
+    return said
 
 
 class _Answer:

@@ -14,12 +14,14 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 import uvicorn
 
 from streamware.errors import StreamwareError
+from streamware.filestore import FileStore
 from streamware.server.app import make_app
 from streamware.server.metrics import Metrics
 from streamware.server.settings import VERSION, Address, Settings, about
@@ -30,6 +32,7 @@ __all__ = ["announce", "listen", "run", "serve"]
 
 _BACKLOG = 2048  # connections the system holds while the loop is busy
 _CLOSE_SECONDS = 1.0  # for downloads that were cut off to close what they hold
+_KEEP_SECONDS = 3.0  # and for uploads to keep what has come; below what a worker gets, see ``workers``
 
 
 def listen(address: Address) -> socket.socket:
@@ -125,7 +128,7 @@ def serve(
         else:
             _log.info("uploads are kept in %s", store.objects.name)
             store.start()
-        asyncio.run(_Server(config, ready).serve([listener]))
+        asyncio.run(_Server(config, ready, store).serve([listener]))
     finally:
         listener.close()
         archiver.close()
@@ -161,9 +164,12 @@ class _Brief(logging.Filter):
 class _Server(uvicorn.Server):
     """A server that tells when it is ready and leaves signals to whoever started it."""
 
-    def __init__(self, config: uvicorn.Config, ready: Callable[[Callable[[], None]], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, ready: Callable[[Callable[[], None]], None], store: FileStore | None
+    ) -> None:
         super().__init__(config)
         self._ready = ready
+        self._store = store
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -174,6 +180,10 @@ class _Server(uvicorn.Server):
         cut_off = set(self.server_state.tasks)
         if cut_off:
             await asyncio.wait(cut_off, timeout=_CLOSE_SECONDS)
+            # What has come of uploads that were cut off is kept meanwhile, by threads that nobody waits for.
+            end = time.monotonic() + _KEEP_SECONDS
+            while self._store is not None and self._store.active and time.monotonic() < end:
+                await asyncio.sleep(0.02)
             _leave(0)
 
     def _stop(self) -> None:

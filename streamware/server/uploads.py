@@ -17,6 +17,7 @@ import falcon.asgi
 
 from streamware.edge import App, AsyncBody, Message, Receive, Scope, Send, run
 from streamware.filestore import FileStore
+from streamware.leftovers import Swept
 from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply
 from streamware.resources_base import AsgiResource, begin
@@ -26,7 +27,6 @@ from streamware.server.page import POLICY, View
 from streamware.server.uploads_page import NEWEST, PAGE_FILES, discard_page, uploads_page
 from streamware.service import Archiver
 from streamware.stored import StoredFile, Upload
-from streamware.sweeper import Swept
 from streamware.upload_errors import DeleteForbidden, FileUnknown, LengthRequired, UploadInvalid, UploadTooLarge
 
 __all__ = ["CountedStore", "Counting", "Discard", "Uploads", "page_reply", "view_of"]
@@ -91,8 +91,8 @@ class Uploads(AsyncFilesResource):
 
     async def on_post(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
         await super().on_post(req, resp, **params)
-        if resp.status_code != 201 or not _for_people(req):
-            return
+        if resp.status_code != 201 or resp.content_type != "application/json" or not _for_people(req):
+            return  # a client of tus among them
         body: Any = resp.stream
         told = json.loads(b"".join([piece async for piece in body]))
         await body.close()

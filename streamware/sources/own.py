@@ -5,7 +5,7 @@ The rule of this file: one source for each kind of content, and none of them ask
 
 from __future__ import annotations
 
-from streamware.members import Row
+from streamware.member_rows import Row
 from streamware.model import Content, Data, File, Member, Source, Stream
 from streamware.policy import Policy
 from streamware.sources.file import FileSource

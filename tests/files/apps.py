@@ -15,6 +15,7 @@ import falcon
 import falcon.asgi
 
 from streamware import Archiver, FileStore, Policy
+from streamware.edge_uploads import ExpectContinue
 from streamware.middleware import AsyncBundleMiddleware, BundleMiddleware
 from streamware.resources import (
     AsyncFileResource,
@@ -81,7 +82,7 @@ def asgi() -> Any:
     app.add_route("/files/{id}", AsyncFileResource(archiver))
     app.add_route("/uploads", AsyncTusResource(archiver))
     app.add_route("/uploads/{id}", AsyncTusResource(archiver))
-    return AsyncBundleMiddleware(app, archiver=archiver)
+    return ExpectContinue(AsyncBundleMiddleware(app, archiver=archiver))
 
 
 def _archiver() -> Archiver:

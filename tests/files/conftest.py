@@ -1,4 +1,4 @@
-"""What tests of the file service share: a world of services for each module, and folders that are gone afterwards."""
+"""What tests of the file service share: one world of services, and folders that are gone afterwards."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def tmp_path(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(tmp_path)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("files")
     try:

@@ -15,6 +15,7 @@ from contextlib import suppress
 __all__ = ["Cutter"]
 
 _PIECE = 64 * 1024
+_Pair = tuple[socket.socket, socket.socket]
 
 
 class Cutter:
@@ -26,10 +27,11 @@ class Cutter:
         self.port: int = self._server.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
         self._lock = threading.Lock()
+        self._striking = threading.Lock()
         self._left: dict[str, int | None] = {"up": None, "down": None}
         self._strike: Callable[[], object] | None = None
         self.struck = threading.Event()
-        self._pairs: set[tuple[socket.socket, socket.socket]] = set()
+        self._pairs: dict[_Pair, int] = {}  # and how many of their ways have ended
         self._closed = False
         self._thread = threading.Thread(target=self._accept, daemon=True)
         self._thread.start()
@@ -38,13 +40,14 @@ class Cutter:
         """Once ``count`` more bytes were passed on, ``way`` "up" (requests) or "down" (answers), in all connections
         together: call ``strike``, then reset every connection there is.
         """
-        with self._lock:
+        with self._striking, self._lock:
             self.struck.clear()
             self._left = {"up": None, "down": None, way: count}
             self._strike = strike
 
     def disarm(self) -> None:
-        with self._lock:
+        """Cut nothing any more. What is just being struck has been when this returns."""
+        with self._striking, self._lock:
             self._left = {"up": None, "down": None}
             self._strike = None
 
@@ -63,43 +66,52 @@ class Cutter:
                 end.settimeout(120)
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             with self._lock:
-                self._pairs.add((near, far))
+                self._pairs[near, far] = 0
             for way, source, sink in (("up", near, far), ("down", far, near)):
                 threading.Thread(target=self._pass, args=(way, source, sink, (near, far)), daemon=True).start()
 
-    def _pass(self, way: str, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, ...]) -> None:
+    def _pass(
+        self, way: str, source: socket.socket, sink: socket.socket, pair: tuple[socket.socket, socket.socket]
+    ) -> None:
         try:
             while True:
                 # At most as much as is left: what the hand strikes at has then taken in no more than that.
                 with self._lock:
                     left = self._left[way]
-                piece = source.recv(_PIECE if left is None else max(1, min(_PIECE, left)))
+                piece = source.recv(_PIECE if left is None else min(_PIECE, left))
                 if not piece:
                     with suppress(OSError):
                         sink.shutdown(socket.SHUT_WR)
                     return
-                with self._lock:
-                    left = self._left[way]
-                    if left is not None and len(piece) > left:
-                        piece = piece[:left]
-                sink.sendall(piece)
-                with self._lock:
-                    due = False
-                    if (left := self._left[way]) is not None:
-                        self._left[way] = left = max(0, left - len(piece))
-                        due = left == 0
-                        if due:
-                            self._left[way] = None
-                if due:
+                if not self._last(way, len(piece)):
+                    sink.sendall(piece)
+                    continue
+                with self._striking:
+                    sink.sendall(piece)
                     self._cut()
-                    return
+                return
         except OSError:
             for end in pair:
                 _reset(end)
         finally:
             with self._lock:
-                if way == "down":
-                    self._pairs.discard(pair)  # type: ignore[arg-type]
+                ended = self._pairs.get(pair, 0) + 1
+                if pair in self._pairs:
+                    self._pairs[pair] = ended
+                if ended == 2:
+                    self._pairs.pop(pair, None)
+            if ended == 2:
+                for end in pair:
+                    end.close()
+
+    def _last(self, way: str, count: int) -> bool:
+        """Whether so many bytes are the last before the hand strikes."""
+        with self._lock:
+            left = self._left[way]
+            if left is None:
+                return False
+            self._left[way] = left - count if left > count else None
+            return left <= count
 
     def _cut(self) -> None:
         with self._lock:
@@ -109,7 +121,7 @@ class Cutter:
                 strike()
         finally:
             with self._lock:
-                pairs, self._pairs = self._pairs, set()
+                pairs, self._pairs = self._pairs, {}
             for pair in pairs:
                 for end in pair:
                     _reset(end)
@@ -121,7 +133,7 @@ class Cutter:
         self._server.close()
         self._thread.join(10)
         with self._lock:
-            pairs, self._pairs = self._pairs, set()
+            pairs, self._pairs = self._pairs, {}
         for pair in pairs:
             for end in pair:
                 _reset(end)

@@ -36,6 +36,7 @@ class Nursery:
 
     def __init__(self, log: Path) -> None:
         self._lock = threading.Lock()
+        self._log = log
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.files.nursery"],
@@ -56,7 +57,7 @@ class Nursery:
             self._process.stdin.write(json.dumps(order) + "\n")
             self._process.stdin.flush()
             answer = self._process.stdout.readline()
-        assert answer, "the nursery has ended"
+        assert answer, f"the nursery has ended: {self._log.read_text()}"
         return int(answer)
 
     def close(self) -> None:

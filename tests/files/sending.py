@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "Line", "Tus", "ask", "chunked", "content", "digest", "form", "listed", "post"]
+__all__ = ["Answer", "Line", "Tus", "ask", "chunked", "content", "digest", "form", "listed", "names", "post", "whole"]
 
 SECONDS = 30.0
 _BOUNDARY = "a-line-that-no-file-holds"
@@ -56,6 +56,22 @@ class Answer:
         return str(told["type"]).rpartition("/")[2].rpartition(":")[2]
 
 
+class _WholeLines:
+    """A head that breaks off is none: the library would take what there is of it."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._file.readline(limit)
+        if not line.endswith(b"\n"):
+            raise http.client.IncompleteRead(line)
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 class Line:
     """One connection. Whoever opens it closes it, by ``close`` (in order) or ``reset`` (as a killed process)."""
 
@@ -79,12 +95,16 @@ class Line:
     def answer(self, method: str = "POST") -> Answer:
         """What comes back. :raises OSError, http.client.HTTPException: nothing whole does."""
         response = http.client.HTTPResponse(self.socket, method=method)
-        response.begin()
-        headers: dict[str, str] = {}
-        for name, value in response.getheaders():
-            key = name.lower()
-            headers[key] = f"{headers[key]}, {value}" if key in headers else value
-        return Answer(response.status, headers, response.read())
+        response.fp = _WholeLines(response.fp)  # type: ignore[assignment]
+        try:
+            response.begin()
+            headers: dict[str, str] = {}
+            for name, value in response.getheaders():
+                key = name.lower()
+                headers[key] = f"{headers[key]}, {value}" if key in headers else value
+            return Answer(response.status, headers, response.read())
+        finally:
+            response.close()
 
     def half_close(self) -> None:
         self.socket.shutdown(socket.SHUT_WR)
@@ -158,6 +178,19 @@ def _path(url: str) -> str:
     return f"{at.path}?{at.query}" if at.query else at.path
 
 
+def names(port: int) -> list[str]:
+    """The names of all files."""
+    return [str(file["name"]) for file in listed(port)]
+
+
+def whole(port: int, path: str) -> bytes:
+    """What a file holds, which must be there."""
+    answer = ask(port, "GET", path)
+    assert answer.status == 200, answer
+    assert answer.headers["content-length"] == str(len(answer.body))
+    return answer.body
+
+
 class Tus:
     """A tus client that does one request at a time, to whichever port is named."""
 
@@ -193,10 +226,19 @@ class Tus:
         return ask(port, "PATCH", path, self.head(path, offset, len(data), **headers), data)
 
     def complete(self, port: int, path: str, data: bytes) -> None:
-        """Go on from where the server stands to the end."""
-        at = self.offset(port, path)
-        if at < len(data):
-            answer = self.patch(port, path, at, data[at:])
-            assert answer.status == 204, (answer.status, answer.body[:500])
+        """Go on from where the server stands to the end. What is told to be whole is not sent again.
+
+        An earlier request that was given up may reach the server late, and then has it first; as any client, try again.
+        """
+        for _ in range(5):
+            answer = ask(port, "HEAD", path, self.version)
             at = int(answer.headers["upload-offset"])
-        assert at == len(data)
+            more = {"Upload_Length": str(len(data))} if "upload-defer-length" in answer.headers else {}
+            if at == len(data) and not more:
+                return
+            answer = self.patch(port, path, at, data[at:], **more)
+            if answer.status not in (409, 423):
+                assert answer.status == 204, (answer.status, answer.body[:500])
+                assert answer.headers["upload-offset"] == str(len(data))
+                return
+        raise AssertionError(f"{path} does not get on: {answer}")

@@ -199,16 +199,17 @@ def _lives(pid: int) -> bool:
     return False
 
 
-def gone(group: int, seconds: float) -> None:
-    """Wait until no process of a group is left."""
+def gone(pid: int, seconds: float) -> None:
+    """Wait until a process that the nursery bore, and all it has started, have ended."""
     deadline = time.monotonic() + seconds
-    while True:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return
-        assert time.monotonic() < deadline, f"processes of {group} do not end"
-        time.sleep(0.005)
+    for alive in (os.kill, os.killpg):  # one that was just born leads no group yet
+        while True:
+            try:
+                alive(pid, 0)
+            except ProcessLookupError:
+                break
+            assert time.monotonic() < deadline, f"{pid} does not end"
+            time.sleep(0.005)
 
 
 class World:

@@ -23,8 +23,8 @@ from tests.hosts.processes import linux, serving
 from tests.hosts.servers import ROOT
 
 MIB = 1024 * 1024
-SIZE = 4096 * MIB if SOAK else 192 * MIB
-CLIENTS, EACH = (200, 10 * MIB) if SOAK else (50, 1 * MIB)
+SIZE = 4096 * MIB if SOAK else 96 * MIB
+CLIENTS, EACH = (200, 10 * MIB) if SOAK else (40, 1 * MIB)
 GROWTH = 24.0  # MiB
 DEFAULTS = {"upload_part_bytes": 64 * MIB}
 

@@ -29,7 +29,7 @@ class Pair:
         return self.a, self.b
 
 
-@pytest.fixture(scope="module", params=[("gunicorn", "uvicorn"), ("uvicorn", "serve")], ids="-".join)
+@pytest.fixture(scope="module", params=[("gunicorn", "uvicorn"), ("serve", "serve")], ids="-".join)
 def pair(request: pytest.FixtureRequest, world: World) -> Iterator[Pair]:
     pair = Pair(world, request.param)
     yield pair
@@ -46,11 +46,13 @@ def test_an_upload_that_broke_on_one_goes_on_on_the_other(pair: Pair, killed: bo
     with Line(pair.a.port) as line:
         line.head("PATCH", path, tus.head(path, 0, len(DATA)))
         line.send(DATA[:500_001])
+        # What is not kept yet dies with its process: with serve, up to 64 MiB.
+        sure = 0 if pair.a.kind == "serve" else 300_000
         if killed:
-            until(lambda: tus.offset(pair.b.port, path) >= 2 * 192 * 1024)
+            until(lambda: tus.offset(pair.b.port, path) >= sure)
             pair.a.kill()
     if killed:
-        assert 2 * 192 * 1024 <= tus.offset(pair.b.port, path) <= 500_001
+        assert sure <= tus.offset(pair.b.port, path) <= 500_001
     else:
         until(lambda: tus.offset(pair.b.port, path) == 500_001)
     tus.complete(pair.b.port, path, DATA)

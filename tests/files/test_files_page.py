@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import socket
 import subprocess
 import zipfile
@@ -17,6 +16,7 @@ import pytest
 from tests.conftest import judge
 from tests.hosts.chromium import CONTRAST, NAMELESS, Browser
 from tests.hosts.nginx import run_nginx
+from tests.hosts.relay import Relay
 from tests.hosts.serve_process import Served
 
 pytestmark = pytest.mark.judge("chromium", "bash")
@@ -65,6 +65,10 @@ def said(browser: Browser) -> str:
     return str(browser.run("document.getElementById('said').textContent"))
 
 
+def text(browser: Browser) -> str:
+    return str(browser.run("document.body?.textContent ?? ''"))
+
+
 def states(browser: Browser) -> list[str]:
     found: list[str] = browser.run("[...document.querySelectorAll('#uploads li')].map(li => li.dataset.state)")
     return found
@@ -92,23 +96,23 @@ def arrived(browser: Browser, served: Served, path: Path) -> None:
 
 
 def test_without_scripts_the_form_is_enough(served: Served, browser: Browser, tmp_path: Path) -> None:
-    one, two = made(tmp_path / "one.bin", 300_000), made(tmp_path / "zwei – ü.bin", 10)
+    one, two = made(tmp_path / "one.bin", 300_000), made(tmp_path / "zwei - ü.bin", 10)
     browser.scripts(on=False)
     browser.open(f"{served.url}/files")
     browser.choose("#choose", one, two)
     browser.click("#send")
-    browser.until(lambda: "2 files stored." in browser.run("document.body.textContent"))
+    browser.until(lambda: "2 files stored." in text(browser))
     there = stored(served)
     for path in (one, two):
         assert there[path.name]["sha256"] == sha256(path.read_bytes()).hexdigest()
     browser.click('input[aria-label="Select one.bin"]')
-    browser.click('input[aria-label="Select zwei – ü.bin"]')
+    browser.click('input[aria-label="Select zwei - ü.bin"]')
     browser.click("button.main[name=format]")
     with zipfile.ZipFile(browser.downloaded("files.zip")) as archive:
         assert archive.testzip() is None
         assert sorted(archive.namelist()) == sorted([one.name, two.name])
     browser.click(".danger")
-    browser.until(lambda: "Delete 2 files?" in browser.run("document.body.textContent"))
+    browser.until(lambda: "Delete 2 files?" in text(browser))
     browser.click("button.danger")
     browser.until(lambda: browser.run("location.pathname") == "/files")
     assert not {one.name, two.name} & set(stored(served))
@@ -125,7 +129,7 @@ def test_what_is_dropped_is_stored_and_can_be_taken_as_one(served: Served, brows
     browser.until(lambda: said(browser) == "3 files stored.")
     assert states(browser) == []
     assert not browser.run("document.getElementById('upload').classList.contains('over')")
-    browser.click("#pick tbody tr:nth-child(1)")
+    browser.click("#pick tbody tr:nth-child(1) .s")
     browser.click("#pick tbody tr:nth-child(3) .s", "Shift")
     browser.run("document.querySelector('input[name=name]').value = 'picked'")
     browser.click("button.main[name=format]")
@@ -197,36 +201,34 @@ def test_what_was_left_can_be_forgotten(served: Served, browser: Browser, tmp_pa
     assert states(browser) == []
 
 
-def test_without_a_connection_it_waits_for_one(served: Served, browser: Browser, tmp_path: Path) -> None:
+def test_a_connection_that_is_cut_is_made_anew(served: Served, browser: Browser, tmp_path: Path) -> None:
+    path = made(tmp_path / "cut.bin", 6 * MIB)
+    with Relay(served.port) as relay:
+        opened(browser, f"{relay.url}/files")
+        browser.network(up=4 * MIB)
+        browser.choose("#choose", path)
+        for far in (0.2, 0.5):
+            browser.until(lambda far=far: part(browser) > far)
+            relay.cut()
+        arrived(browser, served, path)
+    patches = [int(request["headers"]["Upload-Offset"]) for request in browser.asked("PATCH")]
+    assert patches == sorted(patches)
+    assert patches[-1] > MIB
+
+
+def test_without_a_network_it_waits_for_one(served: Served, browser: Browser, tmp_path: Path) -> None:
     path = made(tmp_path / "offline.bin", 6 * MIB)
-    opened(browser, f"{served.url}/files")
-    browser.network(up=3 * MIB)
-    browser.choose("#choose", path)
-    browser.until(lambda: part(browser) > 0.3)
-    browser.network(online=False)
-    browser.until(lambda: states(browser) == ["offline"])
-    assert said(browser) == "offline.bin waits for the connection."
-    browser.network()
-    arrived(browser, served, path)
-
-
-def test_a_server_that_is_killed_is_gone_on_with(browser: Browser, tmp_path: Path) -> None:
-    path = made(tmp_path / "killed.bin", 6 * MIB)
-    (tmp_path / "root").mkdir()
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        bind = f"127.0.0.1:{free.getsockname()[1]}"
-    options = ("--state", f"sqlite:///{tmp_path}/state.sqlite3")
-    with Served(tmp_path / "root", *options, bind=bind) as served:
-        opened(browser, f"{served.url}/files")
+    with Relay(served.port) as relay:
+        opened(browser, f"{relay.url}/files")
         browser.network(up=3 * MIB)
         browser.choose("#choose", path)
-        browser.until(lambda: part(browser) > 0.4)
-        os.killpg(served.process.pid, signal.SIGKILL)
-        served.wait()
-    browser.network()
-    with Served(tmp_path / "root", *options, bind=bind) as served:
+        browser.until(lambda: part(browser) > 0.3)
+        browser.network(online=False)
+        relay.cut()
+        browser.until(lambda: states(browser) == ["offline"])
+        assert said(browser) == "offline.bin waits for the connection."
+        browser.network()
         arrived(browser, served, path)
-        assert states(browser) == []
 
 
 def test_a_refusal_is_told_in_the_servers_words(browser: Browser, tmp_path: Path) -> None:
@@ -285,12 +287,13 @@ def test_below_a_prefix_of_a_proxy_it_works_alike(served: Served, browser: Brows
         browser.click(".sections a")
         browser.until(lambda: browser.run("location.pathname") == "/deep/way/")
         browser.click(".sections a:nth-child(2)")
-        browser.until(lambda: browser.run("location.pathname") == "/deep/way/files")
+        browser.until(lambda: browser.run("!!document.querySelector('#upload[data-ready]')"))
+        assert browser.run("location.pathname") == "/deep/way/files"
         browser.scripts(on=False)
         browser.open(f"http://127.0.0.1:{port}/deep/way/files")
         browser.choose("#choose", made(tmp_path / "plain.bin", 10))
         browser.click("#send")
-        browser.until(lambda: "1 file stored." in browser.run("document.body.textContent"))
+        browser.until(lambda: "1 file stored." in text(browser))
         assert browser.run("location.pathname") == "/deep/way/files"
 
 
@@ -326,7 +329,7 @@ def test_it_can_be_read_on_every_screen(served: Served, browser: Browser, dark: 
     browser.network()
     browser.until(lambda: states(browser) == [])
     browser.click(".danger")
-    browser.until(lambda: browser.run("location.pathname") == "/files/delete")
+    browser.until(lambda: browser.run("!!document.querySelector('.ask h1')"))
     assert browser.run(CONTRAST) == []
     assert browser.run("document.documentElement.scrollWidth") <= 360
     assert browser.complaints() == []

@@ -19,7 +19,7 @@ from tests.files.services import World
 from tests.files.trials import KINDS, Setting, Trial
 from tests.files.tusjs import TusPage
 
-TRIALS = 300 if SOAK else 33
+TRIALS = 300 if SOAK else 24
 # Replicas share PostgreSQL and S3; a single one has SQLite and a folder.
 SETTINGS = (
     ("gunicorn", False),

@@ -24,8 +24,8 @@ from tests.files.sending import ask, content, listed, post
 from tests.files.services import Service, World, gone
 
 MIB = 1024 * 1024
-SIZE = 2048 * MIB if SOAK else 24 * MIB
-PIECE = 16 * MIB if SOAK else 2 * MIB
+SIZE = 2048 * MIB if SOAK else 12 * MIB
+PIECE = 16 * MIB if SOAK else 1 * MIB
 
 
 @pytest.fixture

@@ -117,7 +117,7 @@ def test_a_body_that_is_cut_leaves_nothing(running: Running, verdicts: Verdicts,
     until(lambda: len(running.objects()) == objects)
     assert running.files() == before
     if how == "cut-chunked" and running.host.name in UNTOLD:
-        seen = {"refused, 411"} if seen <= {"411", "connection ended"} else seen
+        seen = {"refused, 411"} if seen <= {"400", "411", "connection ended"} else seen  # the host may be quicker
     verdicts.saw(running.host, how, " or ".join(sorted(seen)))
 
 
@@ -161,7 +161,7 @@ def test_a_body_that_is_too_large_is_refused(running: Running, verdicts: Verdict
 @pytest.mark.case(58)
 def test_a_request_that_could_be_two_is_none(running: Running, verdicts: Verdicts) -> None:
     """Lengths that contradict each other, and headers that some read and others do not."""
-    before = running.files()
+    reached = running.reached()
     tail = b"0\r\n\r\n" + HIDDEN  # an empty chunked body with a request behind it, or a body of that length
 
     def verdict(heard: Heard) -> str:
@@ -184,7 +184,8 @@ def test_a_request_that_could_be_two_is_none(running: Running, verdicts: Verdict
             assert (lines[0], heard.document["size"]) == ("Content-Length: 3, 3", 3)
         else:
             assert heard.status in (400, 411, None), heard
-    assert all(name == "upload" for name in running.files()[: len(running.files()) - len(before)])
+    # RFC 9112 section 6.1 has a server close such a connection. waitress does not, and shows its app no sign of it.
+    assert running.reached() == reached + (running.host.name == "waitress")
 
 
 @pytest.mark.case(59)

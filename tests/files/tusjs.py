@@ -45,9 +45,9 @@ class TusPage:
     def __init__(self, folder: Path) -> None:
         self._browser = Browser(judge("chromium"), folder)
 
-    def open(self, origin: str) -> None:
-        """A page of that origin, whatever it shows, with the script; an upload that was running is left alone."""
-        self._browser.open(f"{origin}/healthz")
+    def open(self, url: str) -> None:
+        """A page, whatever it shows, that may ask its own site, with the script; an upload that runs is left alone."""
+        self._browser.open(url)
         self._browser.run(f'{_VENDORED.read_text()}; "true"')
 
     def begin(self, name: str, data: bytes, piece: int | None, delays: tuple[int, ...] = ()) -> None:
@@ -77,6 +77,7 @@ class TusPage:
         return self.told()
 
     def close(self) -> None:
+        self._browser.call("Browser.close")
         self._browser.__exit__()
 
     def __enter__(self) -> TusPage:

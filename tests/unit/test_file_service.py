@@ -916,7 +916,16 @@ def test_listing(make: Sites) -> None:
     assert sorted(f["id"] for f in found) == sorted(ids)
     assert found[0].keys() == {"id", "name", "size", "type", "sha256", "crc32", "created", "url"}
     assert len(site.ask("GET", query="limit=1000").json["files"]) == 3
-    for wrong in ("limit=0", "limit=-1", "limit=x", "limit=1.5", "after=nonsense", "after=%00", "limit=" + "9" * 40):
+    for wrong in (
+        "limit=0",
+        "limit=-1",
+        "limit=x",
+        "limit=1.5",
+        "after=nonsense",
+        "after=%00",
+        "limit=" + "9" * 40,
+        "a=1&" * 20,
+    ):
         assert site.ask("GET", query=wrong).status == 400, wrong
     assert site.ask("HEAD").headers["content-length"] == site.ask("GET").headers["content-length"]
 

@@ -324,6 +324,22 @@ def test_what_no_row_knows_is_swept(store: FileStore, tmp_path: Path) -> None:
     assert running.exists()
 
 
+def test_one_that_cannot_be_deleted_holds_up_no_other(store: FileStore, tmp_path: Path) -> None:
+    files = [store.add(f"{n}", [CONTENT]) for n in range(5)]
+    for file in files:
+        assert store.rows.doom(file.id)
+    stuck = tmp_path / "bytes" / store.rows.keys(files[2].id)[0]
+    stuck.unlink()
+    stuck.mkdir()
+    for _ in range(2):
+        swept = store.sweep()
+        assert swept.waiting == 1
+    assert [len(store.rows.keys(file.id)) for file in files] == [0, 0, 1, 0, 0]
+    stuck.rmdir()
+    assert store.sweep().files == 1
+    assert objects(tmp_path) == []
+
+
 def test_one_replica_sweeps_at_a_time(store: FileStore, tmp_path: Path) -> None:
     other = made(tmp_path)
     try:

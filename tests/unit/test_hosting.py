@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from streamware.hosting import client_of, host_of, is_http_10, unframed
+from streamware.hosting import client_of, closes_when_told, host_of, is_http_10, unframed, untold
 from streamware.reply import Conditions
 
 
@@ -169,3 +169,34 @@ def test_a_front_may_name_the_client(header: str, values: list[str], client: str
 def test_no_header_names_the_client_unasked() -> None:
     given = environ(HTTP_X_FORWARDED_FOR="192.0.2.7", HTTP_X_REAL_IP="192.0.2.7")
     assert Conditions.from_environ(given).client == "127.0.0.1"
+
+
+# --- bodies of requests ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gunicorn gthread", "cheroot", "waitress", "werkzeug"])
+def test_a_host_that_decodes_a_body_tells_its_end(name: str) -> None:
+    assert untold(WSGI[name] | {"wsgi.input_terminated": True}) is None
+
+
+@pytest.mark.parametrize("name", ["granian", "granian behind a middleware"])
+def test_granian_says_that_it_tells_the_end_and_does_not(name: str) -> None:
+    assert "granian" in (untold(WSGI[name] | {"wsgi.input_terminated": True}) or "")
+
+
+@pytest.mark.parametrize("name", ["uwsgi", "wsgiref", "cgi", "hypercorn"])
+def test_a_host_that_does_not_say_so_is_not_believed(name: str) -> None:
+    assert untold(WSGI[name]) is not None
+
+
+@pytest.mark.parametrize("name", sorted(ASGI))
+def test_asgi_has_a_word_for_it(name: str) -> None:
+    assert untold(ASGI[name]) is None
+
+
+def test_connection_close_is_said_only_where_it_may_be() -> None:
+    assert all(closes_when_told(given) for given in ASGI.values())
+    assert not closes_when_told(scope(http_version="2"))
+    loaded = {"hypercorn.app_wrappers"}
+    assert [name for name, given in WSGI.items() if closes_when_told(given, loaded=loaded)] == ["hypercorn"]
+    assert not any(closes_when_told(given, loaded=()) for given in WSGI.values())

@@ -299,10 +299,10 @@ def test_a_disk_that_cannot_be_written_to(tmp_path: Path) -> None:
         put(objects, f"{HOME}/0")
         subprocess.run(["mount", "-o", "remount,ro", str(tmp_path / "fixed")], check=True)
         writer = objects.writer(f"{HOME}/1")
-        with pytest.raises(StoreFailed, match="Read-only"):
+        with pytest.raises(StoreFull, match="Read-only"):
             fill(writer, MIB)
         writer.discard()
-        with pytest.raises(StoreFailed, match="Read-only"):
+        with pytest.raises(StoreFull, match="Read-only"):
             objects.delete([f"{HOME}/0"])
 
 
@@ -314,6 +314,7 @@ def test_a_disk_that_cannot_be_written_to(tmp_path: Path) -> None:
     [
         (OSError(28, "No space left on device"), StoreFull),
         (OSError(122, "Disk quota exceeded"), StoreFull),
+        (OSError(30, "Read-only file system"), StoreFull),
         (OSError("Unable to copy data to file: Disk quota exceeded (os error 122)"), StoreFull),
         (OSError("Server returned non-2xx status code: 507 Insufficient Storage: "), StoreFull),
         (OSError("Server returned non-2xx status code: 403 Forbidden: <Code>QuotaExceeded</Code>"), StoreFull),

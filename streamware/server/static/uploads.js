@@ -183,7 +183,10 @@
 
     broke(error) {
       if (!items.has(this) || this.state === "paused") return;
-      if (!error?.originalResponse && !navigator.onLine) {
+      // 409: browsers themselves send a request again whose connection was reset, and then it does not fit any more.
+      const status = error?.originalResponse?.getStatus() ?? 0;
+      const passing = status < 400 || status >= 500 || status === 409 || status === 423;
+      if (passing && !navigator.onLine) {
         this.show("offline", `No connection. It goes on from ${size(this.sent)} as soon as there is one.`);
         say(`${this.name} waits for the connection.`);
       } else {
@@ -242,8 +245,8 @@
     const quarter = total ? Math.floor((4 * sent) / total) : 0;
     if (quarter === batch.quarter || !going().length) return;
     batch.quarter = quarter;
-    const done = batch.files > 1 ? `${batch.stored} of ${plural(batch.files, "file")} stored. ` : "";
-    say(`${done}${quarter * 25} % of what is left has arrived.`);
+    const done = batch.stored ? `${batch.stored} of ${plural(batch.files, "file")} stored. ` : "";
+    say(`${done}${quarter * 25} % has arrived.`);
   }
 
   function take(files) {
