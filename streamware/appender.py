@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from math import ceil
 
 from streamware.checksums import combine, crc32
 from streamware.errors import StreamwareError
@@ -63,8 +64,9 @@ class Appender:
         self._writer: ObjectWriter | None = None  # of the part that is being written
         self._key = ""
         self._crc = 0
-        self._begun = 0.0  # when that part was begun
-        self._touched = time.monotonic()
+        self._cut_at = time.monotonic()  # when the last part was cut, or this was begun
+        # An upload that goes on must not expire meanwhile.
+        self._part_seconds = min(policy.upload_part_seconds, policy.upload_seconds / 2)
         self._over: StreamwareError | None = None  # what a later call is told
         self._lock = threading.Lock()
 
@@ -90,13 +92,13 @@ class Appender:
             if self._writer is None:
                 self._key = f"{self.upload.id[:2]}/{self.upload.id}/{self.received:016x}-{secrets.token_hex(4)}"
                 self._writer = self._objects.writer(self._key)
-                self._crc, self._begun = 0, time.monotonic()
+                self._crc = 0
             self._writer.write(piece)
             self._crc = crc32(piece, self._crc)
             if self._sha is not None:
                 self._sha.update(piece)
             self.received += len(piece)
-            old = time.monotonic() - self._begun > self._policy.upload_part_seconds
+            old = time.monotonic() - self._cut_at > self._part_seconds
             if old or self.received - self._from >= self._policy.upload_part_bytes:
                 self._cut()
 
@@ -155,6 +157,7 @@ class Appender:
             self._drop(error)
 
     def _cut(self) -> None:
+        self._cut_at = time.monotonic()
         self._close_part()
         if not self._atomic:
             self._count()
@@ -192,7 +195,7 @@ class Appender:
         self._kept_sha = None if self._sha is None else self._sha.copy()
 
     def _expires(self) -> int:
-        return int(time.time() + self._policy.upload_seconds)
+        return ceil(time.time() + self._policy.upload_seconds)
 
     def _drop(self, why: StreamwareError) -> None:
         if self._writer is not None:

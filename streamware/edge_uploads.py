@@ -39,6 +39,8 @@ _LEAST_BYTES = 128 * 1024
 _TOTAL_BYTES = 32 * 1024 * 1024  # of all that is gathered on one loop, beyond the least of each
 _FLUSH_SECONDS = 1.0  # what has come is written at least so often
 
+_SOON_SECONDS = 0.5  # for a body to begin
+
 _DRAIN_BYTES = 16 * 1024 * 1024
 _DRAIN_SECONDS = 2.0
 
@@ -283,20 +285,55 @@ async def drain(receive: Receive) -> None:
 
 
 class ExpectContinue:
-    """ASGI middleware: of a request that expects ``100-continue`` nothing is received before the app asks twice.
+    """ASGI middleware for frameworks that take a request's first message before they look at it, as Falcon does.
 
-    Some frameworks, Falcon among them, take a request's first message before they look at it, and servers take that for
-    their sign to send ``100 Continue``; the client then sends a body that may be refused by its head alone. Here the
-    first message that the app sees is an empty one, so that the resources of ``streamware.resources`` refuse in time.
+    Of a request that expects ``100-continue`` nothing is received before the app asks twice: servers take the first
+    asking for their sign to send ``100 Continue``, and the client then sends a body that may be refused by its head
+    alone. And where a body's first bytes do not come soon, the app need not wait for them, which it would without a
+    limit: in both cases the first message it sees is an empty one.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and any(n == b"expect" for n, _ in scope["headers"]):
-            receive = partial(_later, receive, iter(({"type": "http.request", "body": b"", "more_body": True},)))
-        await self._app(scope, receive, send)
+        names = {name for name, _ in scope["headers"]} if scope["type"] == "http" else set()
+        if b"expect" in names:
+            await self._app(scope, partial(_later, receive, iter((_NOTHING_YET,))), send)
+        elif names.isdisjoint(_BODY):
+            await self._app(scope, receive, send)
+        else:
+            soon = _Soon(receive)
+            try:
+                await self._app(scope, soon, send)
+            finally:
+                soon.close()
+
+
+_BODY = (b"content-length", b"transfer-encoding")
+_NOTHING_YET = {"type": "http.request", "body": b"", "more_body": True}
+
+
+class _Soon:
+    """``receive`` of a request with a body; if that does not begin soon, there is an empty message before it."""
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._asked = False
+        self._first: asyncio.Future[Message] | None = None
+
+    async def __call__(self) -> Message:
+        if not self._asked:
+            self._asked = True
+            self._first = asyncio.ensure_future(self._receive())
+            if not (await asyncio.wait({self._first}, timeout=_SOON_SECONDS))[0]:
+                return _NOTHING_YET
+        first, self._first = self._first, None
+        return await (self._receive() if first is None else first)
+
+    def close(self) -> None:
+        if self._first is not None:
+            self._first.cancel()
 
 
 async def _later(receive: Receive, before: Any) -> Message:

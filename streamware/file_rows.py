@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from streamware.file_database import FileDatabase
-from streamware.file_tables import GONE, OPEN, PARTIAL, WHOLE
+from streamware.file_tables import GONE, IDENTITY, OPEN, PARTIAL, WHOLE
 from streamware.stored import Part, StoredFile, Upload, is_file_id
 from streamware.upload_errors import QuotaExceeded
 
@@ -267,6 +267,12 @@ class FileRows(FileDatabase):
                 connection.execute(parts.delete().where(parts.c.file == id))
 
         self._write(forget)
+
+    def identity(self) -> str:
+        """What tells this database from every other, made with its tables."""
+        facts = self._database.facts
+        query = self._database.plain(facts.c.value).where(facts.c.name == IDENTITY)
+        return f"{self._read(lambda connection: connection.scalar(query)) or 0:016x}"
 
     def strays(self, keys: Sequence[str]) -> list[str]:
         """Which of these keys belong to nothing: no file has them as a part, nor is there an unfinished upload at whose

@@ -6,16 +6,18 @@ half a value.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from typing import Any, get_args
 
 from streamware.database import Database, Migrations, Waits
 from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
 
-__all__ = ["GONE", "OPEN", "PARTIAL", "WHOLE", "FileTables"]
+__all__ = ["GONE", "IDENTITY", "OPEN", "PARTIAL", "WHOLE", "FileTables"]
 
 # States of a file's row. A gone one is a tombstone: nobody sees it, and its bytes are still to be deleted.
 OPEN, WHOLE, GONE = "open", "whole", "gone"
+IDENTITY = "files-identity"  # the fact that tells this database from every other
 PARTIAL: UploadKind = "partial"
 
 _MIGRATIONS: Migrations = ()
@@ -32,7 +34,10 @@ class FileTables:
     """
 
     def __init__(self, url: str) -> None:
-        self.database = Database(url, user="file store", waits=_WAITS, version="files", migrations=_MIGRATIONS)
+        own = {IDENTITY: secrets.randbits(62)}
+        self.database = Database(
+            url, user="file store", waits=_WAITS, version="files", migrations=_MIGRATIONS, values=own
+        )
         sql, table, column = self.database.sql, self.database.table, self.database.column
         number, blob, text = sql.BigInteger(), sql.LargeBinary(), sql.Text()
         self.files = table(

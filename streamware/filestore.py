@@ -12,6 +12,7 @@ import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from math import ceil
 
 from streamware.appender import Appender
 from streamware.checksums import combine
@@ -26,6 +27,7 @@ from streamware.sources.stored import StoredSource
 from streamware.stored import Part, StoredFile, Upload, UploadKind, is_file_id
 from streamware.sweeper import Sweeper
 from streamware.upload_errors import FileUnknown, OffsetMismatch, UploadExpired
+from streamware.uploads import announced_type, clean_name
 
 __all__ = ["FileStore"]
 
@@ -99,14 +101,14 @@ class FileStore:
         :raises QuotaExceeded: its owner has too many files, or would have too many bytes.
         :raises StoreUnavailable: the database does not answer.
         """
-        now = int(time.time())
+        now = time.time()
         upload = Upload(
             str(uuid.uuid4()),
             name,
             media_type,
             length,
-            created=now,
-            expires=now + int(self.policy.upload_seconds),
+            created=int(now),
+            expires=ceil(now + self.policy.upload_seconds),
             kind=kind,
             owner=owner,
             metadata=metadata,
@@ -193,7 +195,7 @@ class FileStore:
         return file
 
     def _file_of(self, upload: Upload, sha256: bytes | None) -> StoredFile:
-        now = int(time.time())
+        now = time.time()
         seconds = self.policy.file_seconds
         return StoredFile(
             upload.id,
@@ -202,8 +204,8 @@ class FileStore:
             upload.offset,
             upload.crc32,
             sha256,
-            created=now,
-            expires=None if seconds is None else now + int(seconds),
+            created=int(now),
+            expires=None if seconds is None else ceil(now + seconds),
             owner=upload.owner,
             metadata=upload.metadata,
             concat=upload.concat,
@@ -249,8 +251,12 @@ class FileStore:
         media_type: str = "application/octet-stream",
         owner: str = "",
     ) -> StoredFile:
-        """Store a file of the program's own. Nothing stays if it, or ``pieces``, fails."""
-        upload = self.begin(name, media_type, owner=owner)
+        """Store a file of the program's own. Nothing stays if it, or ``pieces``, fails.
+
+        :param name: any text; what is kept of it is what would be of an upload's: its last part, made harmless.
+        :param media_type: what is none is kept as application/octet-stream.
+        """
+        upload = self.begin(clean_name(name, self.policy.max_name_bytes), announced_type(media_type), owner=owner)
         try:
             appender = self.append(upload)
             try:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from streamware.file_rows import FileRows
 from streamware.objects import Objects
-from streamware.stored import Upload
+from streamware.stored import Upload, is_part_key
 from streamware.upload_errors import OffsetMismatch, StoreFailed, StoreFull
 
 __all__ = ["Leftovers", "Swept"]
@@ -91,19 +91,30 @@ class Leftovers:
                 else:
                     waiting.add(each)
             self._claim()  # it is still ours, and for as long again
-        strays, old = 0, self._objects.old_keys(_STRAY_SECONDS)
-        while keys := list(islice(old, _TOGETHER)):
-            unknown = self._rows.strays(keys)
-            if unknown:
-                self._objects.delete(unknown)
-                strays += len(unknown)
-            self._claim()
+        strays = self._sweep_strays()
         drafts = self._objects.clean(_STRAY_SECONDS)
         unhashed = self._rows.unhashed(_TOGETHER)
         for file in unhashed:
             self._hash(file.id)
         self._claim(0.0)  # whoever starts next sweeps at once
         return Swept(files, len(waiting), strays, drafts, len(unhashed), len(completed))
+
+    def _sweep_strays(self) -> int:
+        if not self._objects.belong_to(self._rows.identity()):
+            # A database that was lost, or another one by mistake, knows of nothing: all would look like strays.
+            _log.warning(
+                "%s belongs to another database; only what this one knows to be gone is deleted there",
+                self._objects.name,
+            )
+            return 0
+        strays, old = 0, filter(is_part_key, self._objects.old_keys(_STRAY_SECONDS))
+        while keys := list(islice(old, _TOGETHER)):
+            unknown = self._rows.strays(keys)
+            if unknown:
+                self._objects.delete(unknown)
+                strays += len(unknown)
+            self._claim()
+        return strays
 
     def bury(self, id: str) -> bool:
         """Delete the bytes of what nobody sees any more, and then its row. False: somebody still reads them.

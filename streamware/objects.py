@@ -29,6 +29,7 @@ _log = logging.getLogger("streamware")
 
 _LOCAL_BUFFER = 1024 * 1024
 _REMOTE_BUFFER = 8 * 1024 * 1024  # one request of a larger object; twice as much is in memory. S3 takes 5 MiB at least
+_OWNER = ".streamware-store/database"  # an object that says to which database all others belong
 _AT_ONCE = 1000  # objects of one request that deletes or lists, as many as S3 takes
 
 # What a request to a remote store may take. An answer that is read for longer than "timeout" is asked for again, from
@@ -154,6 +155,21 @@ class Objects:
         if self._local is not None:
             return self._local.keys_of(id)
         return sorted(key for key, _ in self._listed(f"{id[:2]}/{id}"))
+
+    def belong_to(self, database: str) -> bool:
+        """Whether the objects are those of a database; the first that asks is the one.
+
+        :param database: its identity (``FileRows.identity``).
+        :raises StoreUnavailable, StoreFailed:
+        """
+        self.check()
+        for _ in range(2):
+            try:
+                found = self._call(self._library.get, _OWNER)
+                return bytes(self._guarded(found.bytes)) == database.encode()
+            except MemberNotFound:
+                self._call(self._library.put, _OWNER, database.encode())
+        return True
 
     def old_keys(self, older: float) -> Iterator[str]:
         """The keys of all objects that were last modified at least ``older`` seconds ago.

@@ -11,7 +11,7 @@ from base64 import b64encode
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["Part", "StoredFile", "Upload", "UploadKind", "identity_of", "is_file_id", "validator_of"]
+__all__ = ["Part", "StoredFile", "Upload", "UploadKind", "identity_of", "is_file_id", "is_part_key", "validator_of"]
 
 # One request; a tus upload; one of a tus upload's pieces that are joined later ("partial"), which is never a file.
 UploadKind = Literal["raw", "tus", "partial"]
@@ -29,6 +29,16 @@ def validator_of(id: str) -> str:
 def identity_of(id: str) -> str:
     """What names a stored file's content among all others (``Facts.identity``)."""
     return f"stored:{id}"
+
+
+# Where the bytes of an upload lie. Whatever else is in a folder or bucket is somebody else's.
+_KEY = re.compile(r"([0-9a-f]{2})/(\1[0-9a-f-]{34})/[0-9a-f]{16}-[0-9a-f]{8}\Z")
+
+
+def is_part_key(key: str) -> bool:
+    """Whether a key is one that parts have."""
+    found = _KEY.match(key)
+    return found is not None and is_file_id(found[2])
 
 
 def is_file_id(text: str) -> bool:

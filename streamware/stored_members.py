@@ -17,6 +17,7 @@ from streamware.members import Members
 from streamware.model import Facts, Stored
 from streamware.policy import Policy
 from streamware.said import Said
+from streamware.semantics import shortened
 from streamware.sources.stored import Files
 from streamware.stored import StoredFile, identity_of, validator_of
 
@@ -67,5 +68,5 @@ def _stored(members: Members) -> Iterator[tuple[int, str]]:
 def _name(file: StoredFile, policy: Policy) -> str:
     """A name for a member whose bundle gives none, also where others have to be as they may be: whoever stored the file
     is not who asks for it."""
-    name = file.name.rstrip("/") or file.id
+    name = shortened(file.name.rstrip("/") or file.id, policy.max_name_bytes)
     return clean(name, strict=False, max_bytes=policy.max_name_bytes, max_depth=policy.max_path_depth)

@@ -170,7 +170,7 @@ class Tus:
             concat.ids,
             metadata_name(named, self._policy.max_name_bytes),
             metadata_type(named),
-            owner=caller.owner,
+            owner=parts[0].owner,  # who counts for them already, should the caller's address have changed
             metadata=metadata,
             concat=request.header("upload-concat") or "",
         )

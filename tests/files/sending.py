@@ -18,7 +18,10 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-__all__ = ["Answer", "Line", "Tus", "ask", "chunked", "content", "digest", "form", "listed", "names", "post", "whole"]
+__all__ = [
+    *("Answer", "Line", "Tus", "Unavailable", "ask", "available", "chunked", "content", "digest", "form"),
+    *("listed", "names", "post", "whole"),
+]
 
 SECONDS = 30.0
 _BOUNDARY = "a-line-that-no-file-holds"
@@ -70,6 +73,17 @@ class _WholeLines:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._file, name)
+
+
+class Unavailable(OSError):
+    """The service has answered that it cannot do anything at the moment."""
+
+
+def available(answer: Answer) -> Answer:
+    """:raises Unavailable: the answer says so."""
+    if answer.status == 503:
+        raise Unavailable(answer.problem)
+    return answer
 
 
 class Line:
@@ -209,7 +223,7 @@ class Tus:
         return ask(port, "POST", "/files", told, body)
 
     def offset(self, port: int, path: str) -> int:
-        answer = ask(port, "HEAD", path, self.version)
+        answer = available(ask(port, "HEAD", path, self.version))
         assert answer.status in (200, 204), (answer.status, answer.headers)
         assert answer.headers["cache-control"] == "no-store", answer.headers
         return int(answer.headers["upload-offset"])

@@ -19,6 +19,7 @@ from tests.files.agreement import agree
 from tests.files.crashing import Steps
 from tests.files.sending import Tus, ask, content, digest, form, listed, post
 from tests.files.services import Place, Service, World
+from tests.hosts.servers import until
 
 pytestmark = pytest.mark.case(53)
 
@@ -234,3 +235,30 @@ def _crash_everywhere(scene: Callable[[Scene], None], world: World, place: Place
             agree(place)
     agree(place)
     bench.service.stop()
+
+
+def test_a_digest_that_could_not_be_taken_is_taken_by_the_next_process(world: World) -> None:
+    """Of bytes that came to different processes, and with the last one killed before it had read them again."""
+    place, client = world.local(), Tus()
+    service = world.service("uvicorn", place, sweeping=True)
+    try:
+        data = content("digest", 12_000_000)
+        path = client.create(service.port, len(data)).headers["location"]
+        assert client.patch(service.port, path, 0, data[:1_000_000]).status == 204
+        service.restart()
+        assert client.patch(service.port, path, 1_000_000, data[1_000_000:]).status == 204
+        service.restart()
+        answer = ask(service.port, "HEAD", path)
+        assert answer.headers["etag"] in (f'"{path.rpartition("/")[2]}"', f'"{digest(data)}"')
+        until(lambda: ask(service.port, "HEAD", path).headers["etag"] == f'"{digest(data)}"', 30)
+        answer = ask(service.port, "GET", path)
+        assert digest(answer.body) == digest(data)
+        assert answer.headers["repr-digest"].startswith("sha-256=:")
+        assert [file["sha256"] for file in listed(service.port)] == [digest(data)]
+        # Whoever began to read it by its first entity-tag goes on by that.
+        first = {"Range": "bytes=100-199", "If-Range": f'"{path.rpartition("/")[2]}"'}
+        answer = ask(service.port, "GET", path, first)
+        assert (answer.status, answer.body) == (206, data[100:200])
+    finally:
+        service.stop()
+    agree(place)

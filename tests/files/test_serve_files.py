@@ -14,6 +14,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import closing
 from hashlib import sha256
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from tests.hosts.serve_process import Answer, Served, command, environment
 ALICE, BOB = "a" * 32, "b" * 32
 MIB = 1 << 20
 TUS = {"Tus-Resumable": "1.0.0"}
+PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 @pytest.fixture
@@ -154,110 +156,110 @@ def test_a_mistake_of_the_operator_is_told_and_nothing_listens(
 
 
 @pytest.mark.parametrize(
-    ("options", "why"),
+    ("store", "state", "ledger", "why"),
     [
-        (["--store", "none"], "--store none"),
-        (["--state", "memory:"], "no database that lasts"),
-        (["--state", "postgresql+psycopg://127.0.0.1:1/x"], "a --store that they share"),
+        ("none", None, "sqlite:////tmp/state.sqlite3", "--store none"),
+        (None, "memory:", None, "no database that lasts"),
+        (None, "postgresql://127.0.0.1/x", "postgresql://127.0.0.1/x", "a --store that they share"),
     ],
 )
-def test_without_a_place_for_them_there_are_no_uploads(root: Path, home: Path, options: list[str], why: str) -> None:
-    with Served(root, *options) as served:
+def test_without_a_place_for_them_there_are_no_uploads(store: str, state: str, ledger: str, why: str) -> None:
+    storage = open_storage(store, state, ledger, pytest.fail)
+    assert storage.url is None
+    assert why in storage.why
+
+
+def test_a_folder_that_was_chosen_may_fail_with_a_warning(tmp_path: Path) -> None:
+    (tmp_path / "state.sqlite3.files").write_text("in the way")
+    database = f"sqlite:///{tmp_path}/state.sqlite3"
+    said: list[str] = []
+    assert open_storage(None, database, database, said.append).url is None
+    assert len(said) == 1
+    assert "state.sqlite3.files" in said[0]
+    assert said[0].endswith("no uploads are taken")
+
+
+def test_where_none_are_taken_nothing_speaks_of_them(root: Path, home: Path) -> None:
+    with Served(root, "--store", "none") as served:
         assert served.ask("/files", "POST", body=b"x").status == 404
         assert served.ask("/files", headers={"Accept": "text/html"}).status == 404
         assert b"Uploads" not in served.ask("/", headers={"Accept": "text/html"}).body
         served.signal()
         assert served.wait() == 0
-    assert "no uploads are taken: " in served.log
-    assert why in served.log
-
-
-def test_a_folder_that_was_chosen_may_fail(root: Path, home: Path) -> None:
-    (home / "streamware").mkdir(parents=True)
-    (home / "streamware" / "files").write_text("in the way")
-    with Served(root) as served:
-        assert served.ask("/tree/a.txt").body == b"alpha\n"
-        assert served.ask("/files").status == 404
-        served.signal()
-        assert served.wait() == 0
-    assert "warning: " in served.log
-    assert "no uploads are taken" in served.log
-    assert "Traceback" not in served.log
-
-
-def test_the_trial_of_a_store_leaves_nothing_in_it(tmp_path: Path) -> None:
-    rows = f"sqlite:///{tmp_path}/state.sqlite3"
-    storage = open_storage(f"file://{tmp_path}/store", rows, rows, pytest.fail)
-    assert storage.url == f"file://{tmp_path}/store"
-    assert storage.files == (str(tmp_path / "store"),)
-    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file() and path.stat().st_size] == []
+    assert "no uploads are taken: --store none" in served.log
+    assert not (home / "streamware" / "files").exists()
 
 
 # --- what stays, and where -----------------------------------------------------------------------------------------
 
 
-def test_files_stay_from_run_to_run_and_are_their_users_alone(root: Path, home: Path) -> None:
+def begun(served: Served, method: str, target: str, size: int, **headers: str) -> HTTPConnection:
+    """A request whose body has come half way. The caller closes the connection."""
+    connection = served.connect()
+    connection.putrequest(method, target)
+    for name, value in {**headers, "Content-Length": str(size)}.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders(b"x" * (size // 2))
+    time.sleep(0.3)  # until it has been taken in
+    return connection
+
+
+def test_files_stay_from_run_to_run_and_uploads_may_end_within_the_grace(root: Path, home: Path) -> None:
     data = os.urandom(3 * MIB)
     with Served(root) as served:
         told = put(served, data)
         assert (told["size"], told["sha256"]) == (len(data), sha256(data).hexdigest())
-        served.signal()
+        with closing(begun(served, "POST", "/files", 2 * MIB, X_Filename="slow.bin")) as slow:
+            served.signal()
+            time.sleep(0.3)
+            slow.send(b"x" * MIB)
+            assert slow.getresponse().status == 201
         assert served.wait() == 0
     assert stat.S_IMODE((home / "streamware" / "files").stat().st_mode) == 0o700
     with Served(root) as served:
-        assert listed(served) == ["a.bin"]
+        assert listed(served) == ["slow.bin", "a.bin"]
         assert served.ask(str(told["url"])).body == data
         pick = served.ask(f"/bundle?path=/files/{told['id']}&path=/tree/a.txt&name=pick.zip")
         with zipfile.ZipFile(io.BytesIO(pick.body)) as archive:
             assert archive.testzip() is None
             assert {n: archive.read(n) for n in archive.namelist()} == {"a.bin": data, "a.txt": b"alpha\n"}
             assert not archive.getinfo("a.bin").flag_bits & 8  # its checksum was known ahead: no descriptor
+        with closing(begun(served, "POST", "/files", 2 * MIB)):
+            served.signal()
+            time.sleep(0.1)
+            second = time.monotonic()
+            served.signal()  # which ends it at once, whatever is coming in
+            assert served.wait(5) == 128 + signal.SIGTERM
+            assert time.monotonic() - second < 2
 
 
-def test_a_database_of_ones_own_has_a_folder_of_its_own(root: Path, home: Path, tmp_path: Path) -> None:
-    with Served(root, "--state", f"sqlite:///{tmp_path}/other.sqlite3") as served:
-        put(served, b"x")
-        assert listed(served) == ["a.bin"]
-    assert (tmp_path / "other.sqlite3.files").is_dir()
-    assert not (home / "streamware" / "files").exists()
-
-
-def test_what_the_server_keeps_is_not_below_root(root: Path, home: Path) -> None:
-    (root / "tokens").write_text(f"alice {ALICE}\n")
-    state = f"sqlite:///{root}/state.sqlite3"
-    options = ("--store", f"file://{root}/store", "--state", state, "--token", f"{root}/tokens")
-    mine = {"Authorization": f"Bearer {ALICE}"}
-    with Served(root, *options) as served:
-        put(served, b"x" * 1000, **mine)
-        told = json.loads(served.ask("/?format=json", headers=mine).body)
-        assert [entry["name"] for entry in told["entries"]] == ["a.txt"]
-        for path in ("/tree/tokens", "/tree/store/", "/tree/state.sqlite3", "/browse/store/"):
-            assert served.ask(path, headers=mine).status == 404, path
-        all_of_it = served.ask("/bundle?path=/tree/&name=all.zip", headers=mine)
-        assert zipfile.ZipFile(io.BytesIO(all_of_it.body)).namelist() == ["a.txt"]
-
-
-def test_workers_share_what_was_uploaded(root: Path, home: Path) -> None:
-    with Served(root, "--workers", "2") as served:
-        names = {f"{n}.bin" for n in range(8)}
-        for name in names:
-            put(served, name.encode() * 1000, name)
-        for _ in range(4):  # whichever answers
-            assert set(listed(served)) == names
-        # An upload that one worker began goes on at another.
-        begun = served.ask("/files", "POST", {**TUS, "Upload-Length": "40"})
-        assert begun.status == 201
-        for offset in range(0, 40, 5):
-            headers = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
-            went = served.ask(begun.headers["Location"], "PATCH", headers, b"12345")
-            assert (went.status, went.headers["Upload-Offset"]) == (204, str(offset + 5))
-        assert served.ask(begun.headers["Location"]).body == b"12345" * 8
+def test_what_has_expired_is_swept_and_what_was_cut_off_goes_on(root: Path, home: Path) -> None:
+    with Served(root, "--keep", "1s", "--grace", "1") as served:
+        told = put(served, b"x" * 1000)
+        where = served.ask("/files", "POST", {**TUS, "Upload-Length": str(2 * MIB)}).headers["Location"]
+        added = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
+        with closing(begun(served, "PATCH", where, 2 * MIB, **TUS, **added)):
+            time.sleep(1.8)
+            assert served.ask(str(told["url"])).status == 404
+            assert listed(served) == []
+            end = time.monotonic()
+            served.signal()
+            assert served.wait() == 0
+            assert time.monotonic() - end < 5
+    with Served(root) as served:  # which sweeps at its start
+        assert served.ask(where, "HEAD", TUS).headers["Upload-Offset"] == str(MIB)
+        end = time.monotonic() + 10
+        while "streamware_files_swept_total 1.0" not in served.ask("/metrics").body.decode():
+            assert time.monotonic() < end
+            time.sleep(0.05)
         served.signal()
         assert served.wait() == 0
-    assert served.log.count("uploads are kept in file://") == 2
+    assert "swept the file store: 1 files and uploads deleted" in served.log
+    kept = [path for path in (home / "streamware" / "files").rglob("*") if path.is_file() and path.stat().st_size]
+    assert [path.parent.name for path in kept] == [where.rpartition("/")[2]]
 
 
-def test_a_store_in_s3_is_used_by_all_workers_and_must_answer_at_the_start(
+def test_a_store_in_s3_is_shared_by_workers_and_must_answer_at_the_start(
     root: Path, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     endpoint = S3(tmp_path / "s3.log")
@@ -268,89 +270,28 @@ def test_a_store_in_s3_is_used_by_all_workers_and_must_answer_at_the_start(
         with Served(root, "--store", bucket, "--workers", "2") as served:
             data = os.urandom(MIB)
             told = [put(served, data, f"{n}.bin") for n in range(4)]
-            for file in told:
-                assert served.ask(str(file["url"])).body == data
+            for _ in range(4):  # whichever answers
+                assert set(listed(served)) == {"0.bin", "1.bin", "2.bin", "3.bin"}
+            # An upload that one worker began goes on at another.
+            where = served.ask("/files", "POST", {**TUS, "Upload-Length": "40"}).headers["Location"]
+            for offset in range(0, 40, 5):
+                headers = {**TUS, "Content-Type": "application/offset+octet-stream", "Upload-Offset": str(offset)}
+                went = served.ask(where, "PATCH", headers, b"12345")
+                assert (went.status, went.headers["Upload-Offset"]) == (204, str(offset + 5))
+            assert served.ask(where).body == b"12345" * 8
             pick = served.ask("/bundle?name=pick.zip&" + "&".join(f"path=/files/{file['id']}" for file in told))
             with zipfile.ZipFile(io.BytesIO(pick.body)) as archive:
                 assert archive.testzip() is None
-                assert len(archive.namelist()) == 4
-        assert len(endpoint.keys(bucket)) == 4
+                assert [archive.read(name) for name in archive.namelist()] == [data] * 4
+            served.signal()
+            assert served.wait() == 0
+        assert served.log.count("uploads are kept in s3://") == 2
+        assert len(endpoint.keys(bucket)) == 4 + 8  # and nothing of the trial
     finally:
         endpoint.stop()
     said = refused(root, "--store", bucket)
     assert "--store: " in said
     assert "secret" not in said
-
-
-def test_what_was_kept_long_enough_is_swept(root: Path, home: Path) -> None:
-    with Served(root, "--keep", "1s") as served:
-        told = put(served, b"x" * 1000)
-        time.sleep(2.1)
-        assert served.ask(str(told["url"])).status == 404
-        assert listed(served) == []
-    with Served(root) as served:  # one sweeps at its start
-        end = time.monotonic() + 10
-        while any(path.is_file() and path.stat().st_size for path in (home / "streamware" / "files").rglob("*")):
-            assert time.monotonic() < end
-            time.sleep(0.05)
-        time.sleep(0.1)
-        figures = served.ask("/metrics").body.decode()
-        served.signal()
-        assert served.wait() == 0
-    assert "streamware_files_swept_total 1.0" in figures
-    assert "swept the file store: 1 files and uploads deleted" in served.log
-
-
-def test_an_upload_that_runs_ends_within_the_grace(root: Path, home: Path) -> None:
-    with Served(root) as served:
-        connection = served.connect()
-        connection.putrequest("POST", "/files")
-        connection.putheader("Content-Length", str(2 * MIB))
-        connection.putheader("X-Filename", "slow.bin")
-        connection.endheaders(b"x" * MIB)
-        time.sleep(0.2)
-        served.signal()
-        time.sleep(0.3)
-        connection.send(b"y" * MIB)
-        assert connection.getresponse().status == 201
-        connection.close()
-        assert served.wait() == 0
-    with Served(root) as served:
-        assert listed(served) == ["slow.bin"]
-
-
-def test_what_the_end_of_the_grace_cuts_off_goes_on_after_it(root: Path, home: Path) -> None:
-    with Served(root, "--grace", "1") as served:
-        where = served.ask("/files", "POST", {**TUS, "Upload-Length": str(2 * MIB)}).headers["Location"]
-        with closing(served.connect()) as connection:
-            connection.putrequest("PATCH", where)
-            added = {"Content-Type": "application/offset+octet-stream", "Upload-Offset": "0"}
-            for name, value in {**TUS, **added, "Content-Length": str(2 * MIB)}.items():
-                connection.putheader(name, value)
-            connection.endheaders(b"x" * MIB)
-            time.sleep(0.3)
-            begun = time.monotonic()
-            served.signal()
-            assert served.wait() == 0
-            assert time.monotonic() - begun < 4
-    with Served(root) as served:
-        assert served.ask(where, "HEAD", TUS).headers["Upload-Offset"] == str(MIB)
-
-
-def test_a_second_signal_ends_an_upload_at_once(root: Path, home: Path) -> None:
-    with Served(root) as served:
-        connection = served.connect()
-        connection.putrequest("POST", "/files")
-        connection.putheader("Content-Length", str(2 * MIB))
-        connection.endheaders(b"x" * MIB)
-        time.sleep(0.2)
-        served.signal()
-        time.sleep(0.1)
-        begun = time.monotonic()
-        served.signal(signal.SIGTERM)
-        assert served.wait(5) == 128 + signal.SIGTERM
-        assert time.monotonic() - begun < 2
-        connection.close()
 
 
 # --- limits --------------------------------------------------------------------------------------------------------
@@ -366,20 +307,6 @@ def test_a_file_that_is_too_large_is_refused_before_it_is_sent(served: Served) -
     assert answer.status == 413
     assert json.loads(answer.read())["type"] == "urn:streamware:problem:upload-too-large"
     connection.close()
-
-
-def test_deleting_is_off_unless_it_is_allowed(root: Path, home: Path, served: Served) -> None:
-    told = put(served, b"x", "gone.bin")
-    assert served.ask(str(told["url"]), "DELETE").status == 204
-    assert served.ask(str(told["url"])).status == 404
-    with Served(root) as strict:
-        told = put(strict, b"x")
-        assert strict.ask(str(told["url"]), "DELETE").status == 403
-        body = f"path=/files/{told['id']}&sure=yes".encode()
-        kind = {"Content-Type": "application/x-www-form-urlencoded"}
-        assert strict.ask("/files/delete", "POST", kind, body).status == 403
-        assert strict.ask(str(told["url"])).body == b"x"
-        assert b"Delete" not in strict.ask("/files", headers={"Accept": "text/html"}).body
 
 
 def test_the_figures_count_uploads(served: Served) -> None:
@@ -408,11 +335,12 @@ def test_the_figures_count_uploads(served: Served) -> None:
 @pytest.fixture(scope="module")
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     top = tmp_path_factory.mktemp("guarded")
-    (top / "root").mkdir()
-    (top / "root" / "a.txt").write_text("alpha\n")
+    (top / "a.txt").write_text("alpha\n")
     (top / "tokens").write_text(f"# who may\nalice {ALICE}\nbob {BOB}\n")
-    options = ("--state", f"sqlite:///{top}/state.sqlite3", "--token", f"{top}/tokens", "--access-log")
-    with Served(top / "root", *options) as served:
+    options = ("--state", f"sqlite:///{top}/state.sqlite3", "--token", f"{top}/tokens")
+    with Served(top, *options) as served:
+        # A database has a store of its own: what another one's holds, it would sweep away.
+        assert (top / "state.sqlite3.files").is_dir()
         yield served
 
 
@@ -447,6 +375,31 @@ def test_with_one_there_is_everything(guarded: Served, headers: dict[str, str]) 
     assert guarded.ask(str(told["url"]), headers=headers).body == b"mine"
     pick = guarded.ask(f"/bundle?path=/files/{told['id']}&path=/files%3Fformat%3Djson&name=a.tar", headers=headers)
     assert pick.status == 200  # requests that a bundle makes of the app itself are its caller's
+
+
+def test_what_the_server_keeps_is_not_below_root(guarded: Served) -> None:
+    mine = {"Authorization": f"Bearer {ALICE}"}
+    put(guarded, b"x" * 1000, **mine)
+    told = json.loads(guarded.ask("/?format=json", headers=mine).body)
+    assert [entry["name"] for entry in told["entries"]] == ["a.txt"]
+    for path in ("/tree/tokens", "/tree/state.sqlite3.files/", "/tree/state.sqlite3", "/browse/state.sqlite3.files/"):
+        assert guarded.ask(path, headers=mine).status == 404, path
+    all_of_it = guarded.ask("/bundle?path=/tree/&name=all.zip", headers=mine)
+    assert zipfile.ZipFile(io.BytesIO(all_of_it.body)).namelist() == ["a.txt"]
+
+
+def test_deleting_is_off_unless_it_is_allowed(served: Served, guarded: Served) -> None:
+    told = put(served, b"x", "gone.bin")
+    assert served.ask(str(told["url"]), "DELETE").status == 204
+    assert served.ask(str(told["url"])).status == 404
+    mine = {"Authorization": f"Bearer {ALICE}"}
+    told = put(guarded, b"x", **mine)
+    assert guarded.ask(str(told["url"]), "DELETE", mine).status == 403
+    body = f"path=/files/{told['id']}&sure=yes".encode()
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    assert guarded.ask("/files/delete", "POST", {**kind, **mine}, body).status == 403
+    assert guarded.ask(str(told["url"]), headers=mine).body == b"x"
+    assert b"Delete" not in guarded.ask("/files", headers={**PEOPLE, **mine}).body
 
 
 def test_an_upload_is_refused_before_it_is_sent(guarded: Served) -> None:
@@ -532,8 +485,6 @@ def test_its_own_pages_and_programs_do(served: Served) -> None:
 
 
 # --- for people ----------------------------------------------------------------------------------------------------
-
-PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 
 
 def test_a_form_leads_back_to_the_page(served: Served) -> None:

@@ -90,6 +90,22 @@ def test_a_later_writer_takes_over_at_another_replica(kind: str, world: World) -
 
 
 @pytest.mark.case(54)
+def test_an_upload_that_is_ended_while_somebody_adds_to_it(service: Service) -> None:
+    tus, port = Tus(), service.port
+    path = tus.create(port, len(DATA)).headers["location"]
+    with Line(port) as first:
+        first.head("PATCH", path, tus.head(path, 0, len(DATA)))
+        first.send(DATA[:250_001])
+        until(lambda: tus.offset(port, path) >= 128 * 1024)
+        assert ask(port, "DELETE", path, tus.version).status == 204
+        assert ask(port, "HEAD", path, tus.version).status in (404, 410)
+        late = _late(first, DATA[250_001:])
+        assert late is None or late.status in (404, 409, 410, 423), late
+    assert ask(port, "GET", path).status in (404, 410)
+    assert ask(port, "HEAD", path, tus.version).status in (404, 410)
+
+
+@pytest.mark.case(54)
 def test_many_writers_of_the_same_piece(service: Service) -> None:
     """One of them gets through; none is mixed with another."""
     tus, port = Tus(), service.port

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 
 from tests.files.cutting import Cutter
-from tests.files.sending import Line, Tus, ask, chunked, content, digest, form
+from tests.files.sending import Line, Tus, ask, available, chunked, content, digest, form
 from tests.files.services import Service, World, gone
 from tests.files.tusjs import TusPage
 
@@ -108,12 +108,21 @@ class Trial:
         :param client: kills the client, where that is a process of its own.
         """
         service = self.setting.choose(self.rng)
-        how = self.rng.choice(["line", "server", "server"] + ["client"] * 3 * (client is not None))
+        database = ["database"] * (self.setting.place.folder is None)
+        how = self.rng.choice(["line", "server", "server", *database] + ["client"] * 3 * (client is not None))
         way = "down" if self.rng.random() < 0.2 else "up"
         upto = self.rng.randrange(1, 400 if way == "down" else max(total, 0) + 600)
         self.told.append(f"{how} {way} {upto} at {self.setting.services.index(service)}")
-        self.setting.cutter.arm(upto, {"line": None, "server": service.kill, "client": client}[how], way=way)
+        self.setting.cutter.arm(
+            upto,
+            {"line": None, "server": service.kill, "database": self._crash_database, "client": client}[how],
+            way=way,
+        )
         return self.setting.cutter.port
+
+    def _crash_database(self) -> None:
+        self.setting.world.cluster.kill()
+        self.setting.world.cluster.start()
 
     def _calm(self) -> int:
         """Nothing strikes any more. The port of the line, with a service behind it."""
@@ -150,7 +159,7 @@ class Trial:
                 with suppress(ConnectionError):
                     line.head("POST", "/files", headers)
                     line.send(body)
-                answer = line.answer()
+                answer = available(line.answer())
                 assert answer.status == 201 or (left and answer.status in (400, 408)), (answer.status, answer.body)
                 if answer.status == 201:
                     self.told.append("stored")
@@ -191,7 +200,7 @@ class Trial:
             with suppress(OSError, http.client.HTTPException):
                 if not path:
                     first = data[: self.rng.randrange(len(data) + 1)] if self.rng.random() < 0.3 else b""
-                    answer = tus.create(port, length, self.name, first, **headers)
+                    answer = available(tus.create(port, length, self.name, first, **headers))
                     assert answer.status == 201, (answer.status, answer.body[:500])
                     path = answer.headers["location"]
                     if first:
@@ -204,7 +213,7 @@ class Trial:
                     more = self._checked(data[at:end])
                     if length is None and end == len(data):
                         more["Upload_Length"] = str(len(data))
-                    answer = tus.patch(port, path, at, data[at:end], **more)
+                    answer = available(tus.patch(port, path, at, data[at:end], **more))
                     self.told.append(f"{answer.status}")
                     if answer.status in (409, 423) or (answer.status in (400, 408, 404) and not calm):
                         assert answer.status != 404, answer
@@ -282,7 +291,7 @@ class Trial:
         port = self._strike(0)
         self.setting.deleted.add(path.rpartition("/")[2])
         with suppress(OSError, http.client.HTTPException):
-            answer = ask(port, "DELETE", path)
+            answer = available(ask(port, "DELETE", path))
             self.told.append(f"{answer.status}")
             assert answer.status == 204, (answer.status, answer.body[:500])
             assert ask(self._calm(), "GET", path).status == 404

@@ -268,3 +268,28 @@ def test_nothing_is_received_before_the_app_asks_twice(expects: bool) -> None:
         assert (seen[1]["body"], seen[2]) == (b"abc", 0)
     else:
         assert (seen[0]["body"], seen[1]["body"], seen[2]) == (b"abc", b"def", 3)
+
+
+@pytest.mark.parametrize("sends", [True, False])
+def test_an_app_need_not_wait_for_a_client_that_sends_nothing(sends: bool) -> None:
+    """Else Falcon would, for as long as the client likes: it takes the first message before anybody can set a limit."""
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        seen.append(await receive())
+        if not sends:
+            silent.set()
+            seen.append(await receive())
+
+    async def main() -> None:
+        if sends:
+            silent.set()
+        await ExpectContinue(app)({"type": "http", "headers": [(b"content-length", b"3")]}, late, late)
+
+    async def late(message: Any = None) -> Any:
+        await silent.wait()
+        return {"type": "http.request", "body": b"abc", "more_body": False}
+
+    silent = asyncio.Event()
+    asyncio.run(asyncio.wait_for(main(), 10))
+    assert [message["body"] for message in seen] == ([b"abc"] if sends else [b"", b"abc"])

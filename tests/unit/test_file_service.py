@@ -1005,6 +1005,15 @@ def test_owners_that_are_addresses_are_told_from_names(make: Sites) -> None:
     assert site.tus("HEAD", theirs, authorization="@client 192.0.2.1").status == 200
 
 
+def test_whose_address_has_changed_joins_what_they_began(make: Sites) -> None:
+    site = make(max_files_per_identity=10)  # so that addresses are counted by
+    begun = {"upload_length": 3, "upload_concat": "partial", "content_type": _OFFSET_TYPE}
+    parts = [site.tus("POST", None, b"abc", **begun, client="192.0.2.1").headers["location"] for _ in range(2)]
+    joined = site.tus("POST", upload_concat=f"final;{' '.join(parts)}", client="192.0.2.2")
+    assert joined.status == 201
+    assert site.content(joined.id) == b"abcabc"
+
+
 def test_quotas(make: Sites) -> None:
     site = make(max_files_per_identity=2, max_bytes_per_identity=10)
     assert site.ask("POST", None, b"x" * 11).status == 507

@@ -56,7 +56,7 @@ def content_of(store: FileStore, file: StoredFile) -> bytes:
 
 
 def objects(folder: Path) -> list[str]:
-    return [os.path.join(top, name) for top, _, names in os.walk(folder / "bytes") for name in names if name[0] != "."]
+    return [os.path.join(top, name) for top, _, names in os.walk(folder / "bytes") for name in names if "/." not in top]
 
 
 def until_hashed(store: FileStore, id: str) -> StoredFile:
@@ -76,6 +76,15 @@ def test_a_file_is_kept_in_parts_and_known_by_its_digests(store: FileStore, tmp_
     assert store.file(file.id) == file
     assert content_of(store, file) == CONTENT
     assert len(objects(tmp_path)) == len(store.parts(file.id)) > 1
+
+
+def test_a_name_and_a_type_are_data_only_whoever_gives_them(store: FileStore) -> None:
+    file = store.add("../a/b\r\nc\ud800" + "y" * 5000 + ".txt", [b"x"], media_type="text/html\r\nX-Evil: y")
+    assert file.name.startswith("b__c_yyy")
+    assert file.name.endswith("y.txt")
+    assert len(file.name.encode()) == store.policy.max_name_bytes
+    assert file.media_type == "application/octet-stream"
+    assert store.file(file.id) == file
 
 
 def test_nothing_stays_of_a_file_whose_pieces_fail(store: FileStore, tmp_path: Path) -> None:
@@ -254,6 +263,21 @@ def test_uploads_expire(tmp_path: Path) -> None:
         store.close()
 
 
+def test_an_upload_that_goes_on_does_not_expire(tmp_path: Path) -> None:
+    store = made(tmp_path, upload_seconds=1.0)  # less than between two parts
+    try:
+        upload = store.begin("a", "text/plain", kind="tus")
+        appender = store.append(upload)
+        for _ in range(7):
+            appender.write(b"x")
+            time.sleep(0.4)
+            store.sweep()
+        assert appender.keep().offset == 7
+        assert store.begin("b", "text/plain").expires >= time.time() + 0.9
+    finally:
+        store.close()
+
+
 def test_files_expire(tmp_path: Path) -> None:
     store = made(tmp_path, file_seconds=1.0)
     try:
@@ -425,3 +449,39 @@ def test_an_upload_that_was_left_with_all_its_bytes_becomes_a_file(store: FileSt
     assert until_hashed(store, upload.id).sha256 == hashlib.sha256(CONTENT).digest()
     assert store.upload(begun.id).offset == 0
     assert store.upload(raw.id).offset == 0  # nobody was told that it would go on
+
+
+def test_nothing_is_swept_that_another_database_may_know(store: FileStore, tmp_path: Path) -> None:
+    kept = store.add("a", [CONTENT])
+    store.sweep()
+    old = time.time() - 7 * 24 * 3600
+    for path in objects(tmp_path):
+        os.utime(path, (old, old))
+    (tmp_path / "other").mkdir()
+    other = FileStore((tmp_path / "bytes").as_uri(), f"sqlite:///{tmp_path}/other/rows.sqlite3")
+    try:
+        assert other.sweep().strays == 0
+        ours = other.add("b", [CONTENT])
+        other.end(ours.id)
+        assert other.sweep().strays == 0
+    finally:
+        other.close()
+    assert content_of(store, kept) == CONTENT
+    assert store.sweep().strays == 0
+
+
+def test_what_is_no_part_is_left_alone(store: FileStore, tmp_path: Path) -> None:
+    old = time.time() - 7 * 24 * 3600
+    home = str(uuid.uuid4())
+    theirs = [
+        tmp_path / "bytes" / "report.pdf",
+        tmp_path / "bytes" / "ab" / "photo" / "1.jpg",
+        tmp_path / "bytes" / home[:2] / home / "notes.txt",
+        tmp_path / "bytes" / "00" / home / "0000000000000000-00000000",
+    ]
+    for path in theirs:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"somebody else's")
+        os.utime(path, (old, old))
+    store.sweep()
+    assert all(path.exists() for path in theirs)

@@ -9,6 +9,7 @@ import tracemalloc
 import uuid
 import zipfile
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
@@ -202,6 +203,14 @@ def test_one_that_is_deleted_while_it_is_sent(store: FileStore, archiver: Archiv
 def test_links_cannot_hold_them(archiver: Archiver, ids: list[str]) -> None:
     with pytest.raises(InvalidManifest):
         archiver.links.make(bundle_of(ids))
+
+
+def test_a_name_that_is_longer_than_names_of_members_may_be_is_shortened(store: FileStore) -> None:
+    files = [store.add("n" * 300 + ".txt", [b"x"]).id]
+    with closing(Archiver(Policy(max_name_bytes=100), files=store)) as archiver:
+        data = read(archiver.respond(bundle_of(files), Conditions()))
+    with zipfile.ZipFile(io.BytesIO(data)) as opened:
+        assert opened.namelist() == ["n" * 96 + ".txt"]
 
 
 def test_names_that_were_given_by_whoever_stored_them(store: FileStore, archiver: Archiver) -> None:
