@@ -64,7 +64,10 @@ async def _download(port: int, url: str, sha256: str) -> str:
 async def _watch(port: int, delays: list[float], over: asyncio.Event) -> None:
     while not over.is_set():
         began = time.monotonic()
-        status, _, _ = await _exchange(port, "GET /healthz HTTP/1.1")
+        try:
+            status, _, _ = await _exchange(port, "GET /healthz HTTP/1.1")
+        except OSError:
+            status = 0
         delays.append(time.monotonic() - began if status == 200 else float("inf"))
         await asyncio.sleep(0.05)
 
