@@ -84,11 +84,15 @@ class Browser:
         self._buffer = b""
         self._session: str | None = None
         self.events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
-        for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
-            self.call(f"{domain}.enable")
-        self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        try:
+            target = self.call("Target.createTarget", url="about:blank")["targetId"]
+            self._session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+            for domain in ("Page", "Runtime", "Log", "Network", "DOM"):
+                self.call(f"{domain}.enable")
+            self.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(self.downloads))
+        except BaseException:
+            self.__exit__()
+            raise
 
     def __enter__(self) -> Browser:
         return self
