@@ -121,3 +121,27 @@ def test_nobody_waits_for_ever(tally: Tally) -> None:
         assert leading.result()
     assert tally.there() == []
     assert tally.add(1) == 1
+
+
+def test_nobody_who_waits_for_a_connection_is_overtaken(tally: Tally) -> None:
+    order: list[int] = []
+
+    def take(n: int) -> None:
+        tally.pool.run(lambda connection: order.append(n), write=False)
+
+    go, begun = threading.Event(), threading.Event()
+
+    def hold(connection: Any) -> None:
+        begun.set()
+        go.wait(5)
+
+    with ThreadPoolExecutor(32) as pool:
+        held = pool.submit(tally.pool.run, hold, write=False)
+        assert begun.wait(5)
+        for n in range(30):
+            pool.submit(take, n)
+            while len(tally.pool._queue) <= n:
+                time.sleep(0.001)
+        go.set()
+        held.result()
+    assert order == list(range(30))
