@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import TYPE_CHECKING, TypeVar
 
 from streamware.database import NewerSchema
 from streamware.file_tables import OPEN, WHOLE, FileTables
 from streamware.sessions import Pool, Task
+from streamware.together import Together
 from streamware.upload_errors import StoreFailed, StoreUnavailable
 
 if TYPE_CHECKING:
@@ -46,11 +48,13 @@ class FileDatabase:
         self._database = self._tables.database
         self._holder = secrets.token_hex(8)
         self._down = False
+        self._together: Together | None = None
         if self._database.path is None:
             self._writers = self._readers = Pool(self._database, size=_CONNECTIONS, wait=_POOL_SECONDS)
         else:
             # SQLite has one writer at a time. Ours queue here in their order; there, each would try again and again.
             self._writers = Pool(self._database, size=1, wait=_POOL_SECONDS)
+            self._together = Together(self._writers, wait=_POOL_SECONDS)
             self._readers = Pool(self._database, size=_READERS, wait=_POOL_SECONDS)
         try:
             self._writers.run(lambda connection: None, write=False)
@@ -117,14 +121,17 @@ class FileDatabase:
     # --- asking ---
 
     def _read(self, task: Task[T]) -> T:
-        return self._run(self._readers, task, write=False)
+        return self._told(lambda: self._readers.run(task, write=False))
 
     def _write(self, task: Task[T]) -> T:
-        return self._run(self._writers, task, write=True)
+        together = self._together
+        if together is not None:
+            return self._told(lambda: together.run(task))
+        return self._told(lambda: self._writers.run(task, write=True))
 
-    def _run(self, pool: Pool, task: Task[T], *, write: bool) -> T:
+    def _told(self, run: Callable[[], T]) -> T:
         try:
-            result = pool.run(task, write=write)
+            result = run()
         except Exception as error:
             self._complain(error)
             raise StoreUnavailable(f"the database: {error}", retry_after=_RETRY_SECONDS) from error

@@ -11,6 +11,7 @@ import socket
 import threading
 import time
 import weakref
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -173,7 +174,9 @@ class Pool:
             _pools.add(self)
 
     def _start(self) -> None:
-        self._free = threading.Condition()  # guards all that follows; told when somebody gives a connection back
+        self._free = threading.Lock()  # guards all that follows
+        self._queue: deque[threading.Event] = deque()  # who waits for a connection, in their order
+        self._promised = 0  # connections for those whose turn has come
         self._idle: list[tuple[Session, float]] = []  # with the time of the last use; the latest is last
         self._busy: dict[Session, float] = {}  # with the time at which it is cut
         self._keeper: threading.Thread | None = None
@@ -194,12 +197,11 @@ class Pool:
             self._give(session)
 
     def _take(self, seconds: float) -> Session:
+        queued = self._queue_up()
         with self._free:
-            free = self._free.wait_for(lambda: self._closed or len(self._busy) < self._size, self._wait)
+            self._promised -= queued
             if self._closed:
                 raise TimeoutError("it is closed")
-            if not free:
-                raise TimeoutError(f"all {self._size} connections were in use for {self._wait:g} s")
             if self._keeper is None:
                 self._end = threading.Event()
                 keeper = threading.Thread(target=self._keep, args=(self._end,), name=_KEEPER, daemon=True)
@@ -210,12 +212,46 @@ class Pool:
             self._busy[session] = time.monotonic() + seconds
             return session
 
+    def _queue_up(self) -> bool:
+        """Wait for one's turn, in the order of coming: of hundreds that wait, none is overtaken again and again.
+
+        True: a connection is promised.
+        """
+        with self._free:
+            if self._closed:
+                return False
+            turn = threading.Event()
+            self._queue.append(turn)
+            self._pass_on()
+        try:
+            if turn.wait(self._wait):
+                return True
+        except BaseException:  # whoever waits is interrupted
+            with self._free:
+                if turn.is_set():
+                    self._promised -= 1
+                    self._pass_on()
+                else:
+                    self._queue.remove(turn)
+            raise
+        with self._free:
+            if turn.is_set():
+                return True
+            self._queue.remove(turn)
+        raise TimeoutError(f"all {self._size} connections were in use for {self._wait:g} s")
+
+    def _pass_on(self) -> None:
+        """With the lock held: whose turn it is may go on."""
+        while self._queue and (self._closed or len(self._busy) + self._promised < self._size):
+            self._promised += 1
+            self._queue.popleft().set()
+
     def _give(self, session: Session) -> None:
         with self._free:
             del self._busy[session]
             if not self._closed:
                 self._idle.append((session, time.monotonic()))
-            self._free.notify()
+            self._pass_on()
         if self._closed:
             session.close(0.0)
 
@@ -254,7 +290,7 @@ class Pool:
         """Nobody gets a connection any more; those in use are closed when they are given back. Idempotent."""
         with self._free:
             self._closed = True
-            self._free.notify_all()
+            self._pass_on()
         self.rest()
 
 

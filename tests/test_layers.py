@@ -37,7 +37,7 @@ FLOORS = {
             foreign passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
             proxy connections exchange arrival answer answered idle dial slots traces
-            database sessions file_tables file_database file_rows
+            database sessions together file_tables file_database file_rows
             objects object_chunks object_errors object_folder body_in gunicorn_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
             sources.healing sources.proof sources.gzipped sources.client sources.places sources.probe
@@ -104,8 +104,9 @@ NEIGHBOURS: dict[str, set[str]] = {
     "objects": {"object_chunks", "object_errors", "object_folder"},
     "object_folder": {"object_errors"},
     "sessions": {"database"},
+    "together": {"sessions"},
     "file_tables": {"database"},
-    "file_database": {"database", "file_tables", "sessions"},
+    "file_database": {"database", "file_tables", "sessions", "together"},
     "file_rows": {"file_database", "file_tables"},
     "sources.stored": {"object_folder", "objects", "sources.file"},
     "appender": {"hashing"},

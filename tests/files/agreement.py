@@ -130,7 +130,7 @@ def look(place: Place) -> Kept:
     for key, size in _objects(place):
         if _KEY.fullmatch(key):
             whole[key] = size
-        else:
+        elif not key.startswith(".streamware"):  # whose store it is
             halves.append(key)
     return Kept(rows, whole, tuple(halves))
 
@@ -141,11 +141,11 @@ def _connected(place: Place) -> sa.Connection:
 
 
 def _objects(place: Place) -> Iterator[tuple[str, int]]:
-    """Keys and sizes of all that lies in a store, whole or not, but for the mark of a local one."""
+    """Keys and sizes of all that lies in a store, whole or not."""
     folder = place.folder
     if folder is not None:
         for path in sorted(folder.rglob("*")):
-            if path.is_file() and path.name != ".streamware":
+            if path.is_file():
                 yield str(path.relative_to(folder)), path.stat().st_size
         return
     bucket, prefix, client = _bucket(place)

@@ -1,4 +1,4 @@
-"""Many uploads and downloads at once, from a process of its own, with a look at the service's health all the while.
+"""Many uploads and downloads at once, from a process of its own.
 
 Run as a program: ``python -m tests.files.load PORT UPLOADS DOWNLOADS SIZE``; prints one JSON object. The rule of this
 file: every byte is checked, and what goes wrong is told, not tried again.
@@ -61,14 +61,6 @@ async def _download(port: int, url: str, sha256: str) -> str:
     return "downloaded" if (status, own) == (200, sha256) else f"download {status} {start[:200]!r}"
 
 
-async def _watch(port: int, delays: list[float], over: asyncio.Event) -> None:
-    while not over.is_set():
-        began = time.monotonic()
-        status, _, _ = await _exchange(port, "GET /healthz HTTP/1.1")
-        delays.append(time.monotonic() - began if status == 200 else float("inf"))
-        await asyncio.sleep(0.05)
-
-
 async def _told(doing: Any) -> str:
     try:
         return str(await asyncio.wait_for(doing, _SECONDS))
@@ -82,18 +74,13 @@ async def main(port: int, uploads: int, downloads: int, size: int) -> dict[str, 
     status, start, _ = await _exchange(port, f"POST /files HTTP/1.1\r\nContent-Length: {size}", data)
     assert status == 201, start
     url = json.loads(start)["url"]
-    delays: list[float] = []
-    over = asyncio.Event()
-    watch = asyncio.create_task(_watch(port, delays, over))
     began = time.monotonic()
     outcomes = await asyncio.gather(
         *(_told(_upload(port, n, data, sha256)) for n in range(uploads)),
         *(_told(_download(port, url, sha256)) for _ in range(downloads)),
     )
     seconds = time.monotonic() - began
-    over.set()
-    await watch
-    return {"outcomes": dict(Counter(outcomes)), "seconds": seconds, "looks": len(delays), "worst": max(delays)}
+    return {"outcomes": dict(Counter(outcomes)), "seconds": seconds}
 
 
 if __name__ == "__main__":

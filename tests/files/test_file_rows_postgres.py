@@ -91,11 +91,11 @@ def test_a_server_that_is_not_there_at_the_start(cluster: Cluster, url: str) -> 
     try:
         rows = FileRows(url)
         with pytest.raises(StoreUnavailable):
-            rows.known([new_id()])
+            rows.files([new_id()])
     finally:
         cluster.start()
     with closing(rows):
-        assert rows.known([new_id()]) == set()
+        assert rows.files([new_id()]) == {}
 
 
 @pytest.mark.usefixtures("hasty")
@@ -127,7 +127,7 @@ def test_a_few_connections_serve_all(cluster: Cluster, url: str) -> None:
 
         watcher = threading.Thread(target=watch)
         watcher.start()
-        at_once([lambda: [rows.known([new_id()]) for _ in range(10)]] * 30)
+        at_once([lambda: [rows.files([new_id()]) for _ in range(10)]] * 30)
         done.set()
         watcher.join(10)
         assert 2 <= most[0] <= 8

@@ -1,150 +1,147 @@
-"""Runs of small members, which are read and sent together: the same bytes, checks and failures as one by one."""
+"""Transactions that share a commit, in a real SQLite."""
 
 from __future__ import annotations
 
-import os
-import random
+import threading
 import time
-from dataclasses import replace
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from streamware import Archiver, Bundle, Policy
-from streamware.errors import MemberChanged, StreamwareError, TooSlow
-from streamware.sources.file import FileSource
-from tests.synthetic import ranged, read
+pytest.importorskip("sqlalchemy")
 
-POLICY = Policy()
-
-
-def files(folder: Path, count: int, size: int = 10_240) -> list[Path]:
-    rng = random.Random(7)
-    made = []
-    for number in range(count):
-        path = folder / f"{number}.bin"
-        path.write_bytes(rng.randbytes(size))
-        os.utime(path, (1_700_000_000 + 40_000 * number, 1_700_000_000 + 40_000 * number))
-        made.append(path)
-    return made
+from streamware.database import Database, Waits
+from streamware.sessions import Pool
+from streamware.together import Together
 
 
-def bundle_of(paths: list[Path], form: str = "zip") -> Bundle:
-    bundle = Bundle(f"b.{form}")
-    for path in paths:
-        bundle.add_file(path)
-    return bundle
+class Tally:
+    """A table of numbers, and what writes into it."""
+
+    def __init__(self, path: Path) -> None:
+        waits = Waits(read=2.0, write=5.0, lock=1.0)
+        self.database = Database(f"sqlite:///{path}", user="test", waits=waits, version="tally", migrations=())
+        self.table = self.database.table(
+            "tally", self.database.column("n", self.database.sql.BigInteger(), primary_key=True)
+        )
+        self.pool = Pool(self.database, size=1, wait=5.0)
+        self.together = Together(self.pool, wait=5.0)
+        self.commits = 0
+        run = self.pool.run
+
+        def counted(task: Any, *, write: bool) -> Any:
+            self.commits += 1
+            return run(task, write=write)
+
+        self.pool.run = counted  # type: ignore[method-assign]
+
+    def add(self, n: int) -> int:
+        def task(connection: Any) -> int:
+            connection.execute(self.table.insert(), {"n": n})
+            if n % 7 == 6:
+                raise ValueError(n)
+            time.sleep(0.002)  # so that others come meanwhile
+            return n
+
+        return self.together.run(task)
+
+    def there(self) -> list[int]:
+        query = self.database.sql.select(self.table.c.n).order_by(self.table.c.n)
+        return self.pool.run(lambda connection: list(connection.scalars(query)), write=False)
 
 
-@pytest.mark.parametrize("form", ["zip", "tar"])
-def test_a_run_is_the_same_bytes_as_its_windows(form: str, tmp_path: Path) -> None:
-    bundle = Bundle(f"b.{form}")
-    for number, path in enumerate(files(tmp_path, 90)):
-        bundle.add_file(path, f"\u00fc/{number}" if number % 7 == 0 else f"n/{number}", comment="c" * (number % 3))
-        if number % 10 == 0:
-            bundle.add_directory(f"empty{number}")
-            bundle.add_data(f"data{number}", b"d" * number * 50)
-        if number % 30 == 0:
-            path.write_bytes(bytes(70_000 + number))
-    whole = read(Archiver(), bundle)
-    archiver, at, got = Archiver(), 0, []
-    while at < len(whole):  # most of these end inside a member, so that it is sent on its own
-        stop = min(len(whole), at + 7001)
-        got.append(ranged(archiver, bundle, f"bytes={at}-{stop - 1}")[2])
-        at = stop
-    assert b"".join(got) == whole
-    at = 0
-    while at < len(whole):  # and these hold runs
-        data = ranged(archiver, bundle, f"bytes={at}-{at + 299_999}")[2]
-        assert data == whole[at : at + 300_000]
-        at += 300_000
+@pytest.fixture
+def tally(tmp_path: Path) -> Iterator[Tally]:
+    tally = Tally(tmp_path / "tally.sqlite3")
+    yield tally
+    tally.pool.close()
 
 
-def test_pieces_are_large_and_bounded(tmp_path: Path) -> None:
-    body = Archiver().open(bundle_of(files(tmp_path, 200)))
-    assert body.members == 1  # a status waits for the first alone
-    pieces = list(map(len, body))
-    body.close()
-    assert sum(pieces) == body.length
-    assert len(pieces) <= 3 + sum(pieces) // POLICY.chunk_bytes
-    assert max(pieces) < POLICY.chunk_bytes + POLICY.inline_bytes + 1000
-    assert (body.members, body.bytes_in) == (200, 200 * 10_240)
+def test_each_succeeds_or_fails_by_itself_and_few_commits_do(tally: Tally) -> None:
+    def add(n: int) -> int | None:
+        try:
+            return tally.add(n)
+        except ValueError as error:
+            return None if error.args == (n,) else -1
+
+    with ThreadPoolExecutor(32) as pool:
+        results = list(pool.map(add, range(320)))
+    assert results == [None if n % 7 == 6 else n for n in range(320)]
+    assert tally.commits < 100
+    assert tally.there() == [n for n in range(320) if n % 7 != 6]
 
 
-@pytest.mark.parametrize("form", ["zip", "tar"])
-@pytest.mark.parametrize("at", [1, 2, 40, 99])
-def test_a_failure_in_a_run_leaves_the_header_and_nothing_after_it(form: str, at: int, tmp_path: Path) -> None:
-    paths = files(tmp_path, 100)
-    bundle = bundle_of(paths, form)
-    whole = read(Archiver(), bundle)
-    body = Archiver().open(bundle)
-    os.utime(paths[at], (1, 1))
-    got = []
-    with pytest.raises(MemberChanged) as caught:
-        got.extend(body)
-    with pytest.raises(MemberChanged):
-        next(body)
-    body.close()
-    assert (caught.value.member, caught.value.index) == (f"{at}.bin", at)
-    sent, start = b"".join(got), whole.index(paths[at].read_bytes())
-    assert len(sent) == start
-    assert sent[: start - 512] == whole[: start - 512]
-    assert sent[-100:].count(f"{at}.bin".encode()) == (form == "zip")
+def test_a_commit_that_fails_fails_for_all(tally: Tally) -> None:
+    began, go = threading.Event(), threading.Event()
+
+    def first(connection: Any) -> None:
+        began.set()
+        go.wait(5)
+
+    def breaks(connection: Any) -> None:
+        connection.exec_driver_sql("ROLLBACK")  # as SQLite does by itself when its disk is full
+
+    def told(task: Any) -> str:
+        try:
+            tally.together.run(task)
+        except Exception as error:
+            return type(error).__name__
+        return "done"
+
+    with ThreadPoolExecutor(4) as pool:
+        leading = pool.submit(told, first)
+        assert began.wait(5)
+        jobs = [pool.submit(told, breaks)]
+        while len(tally.together._waiting) < 1:
+            time.sleep(0.001)
+        jobs.append(pool.submit(told, lambda connection: connection.execute(tally.table.insert(), {"n": 1})))
+        while len(tally.together._waiting) < 2:
+            time.sleep(0.001)
+        go.set()
+        assert leading.result() == "done"
+        assert all(job.result() == "OperationalError" for job in jobs)
+    assert tally.there() == []
+    assert tally.add(2) == 2
+    assert tally.there() == [2]
 
 
-def test_abort_ends_a_run(tmp_path: Path) -> None:
-    body = Archiver().open(bundle_of(files(tmp_path, 100)))
-    next(body)
-    body.abort()
-    with pytest.raises(StreamwareError):
-        list(body)
-    body.close()
+def test_nobody_waits_for_ever(tally: Tally) -> None:
+    tally.together._wait = 0.1
+    go = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        leading = pool.submit(tally.together.run, lambda connection: go.wait(5))
+        while not tally.together._led:
+            time.sleep(0.001)
+        with pytest.raises(TimeoutError):
+            tally.add(1)
+        go.set()
+        assert leading.result()
+    assert tally.there() == []
+    assert tally.add(1) == 1
 
 
-def test_a_wrong_checksum_of_data_in_memory_is_seen() -> None:
-    bundle = Bundle("b.zip")
-    bundle.add_data("a", b"first")
-    bundle.add_data("b", b"second")
-    bundle.members[1] = replace(bundle.members[1], crc32=5)
-    body = Archiver().open(bundle)
-    with pytest.raises(StreamwareError, match="CRC"):
-        list(body)
-    body.close()
+def test_nobody_who_waits_for_a_connection_is_overtaken(tally: Tally) -> None:
+    order: list[int] = []
 
+    def take(n: int) -> None:
+        tally.pool.run(lambda connection: order.append(n), write=False)
 
-def test_a_file_is_not_opened_to_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (path,) = files(tmp_path, 1)
-    told = FileSource(str(path)).probe()
-    assert told == FileSource(path.name, str(tmp_path)).probe()  # which opens it
-    opened = []
-    real = os.open
-    monkeypatch.setattr(os, "open", lambda *a, **k: opened.append(a) or real(*a, **k))
-    assert FileSource(str(path)).probe() == told
-    assert opened == [] or os.access not in os.supports_effective_ids
+    go, begun = threading.Event(), threading.Event()
 
+    def hold(connection: Any) -> None:
+        begun.set()
+        go.wait(5)
 
-@pytest.mark.parametrize("made", [False, True], ids=["files", "streams"])
-def test_what_takes_too_long_ends_inside_of_a_member(made: bool, tmp_path: Path) -> None:
-    """Readers take what ends between two members for whole more easily than what ends behind a header."""
-    bundle = Bundle("b.zip")
-    for number in range(9):
-        name = f"{number}.bin"
-        if made:
-            bundle.add_stream(name, lambda: [b"x" * 5000], size=5000)
-        else:
-            (tmp_path / name).write_bytes(b"x" * 5000)
-            bundle.add_file(tmp_path / name)
-    body = Archiver(Policy(max_bundle_seconds=0.05, chunk_bytes=4096)).open(bundle)
-    got = bytearray(next(body))
-    time.sleep(0.1)
-
-    def rest() -> None:
-        for piece in body:
-            got.extend(piece)
-
-    with pytest.raises(TooSlow):
-        rest()
-    body.close()
-    header = got.rindex(b"PK\3\4")
-    assert bytes(got[header + 30 :]).partition(b"UT")[0] in {f"{number}.bin".encode() for number in range(9)}
-    assert len(got) < header + 100
+    with ThreadPoolExecutor(32) as pool:
+        held = pool.submit(tally.pool.run, hold, write=False)
+        assert begun.wait(5)
+        for n in range(30):
+            pool.submit(take, n)
+            while len(tally.pool._queue) <= n:
+                time.sleep(0.001)
+        go.set()
+        held.result()
+    assert order == list(range(30))
