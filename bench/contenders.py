@@ -153,6 +153,15 @@ CONTENDERS = (
     ),
     Contender("aiofiles", "aiohttp, aiofiles", "aiohttp", _AIOFILES, needs=("aiohttp", "aiofiles"), takes="post"),
     Contender(
+        "aiofiles-large",
+        "aiohttp, aiofiles, pieces of 1 MiB",
+        "aiohttp",
+        _AIOFILES,
+        {"BENCH_CHUNK": "1048576"},
+        needs=("aiohttp", "aiofiles"),
+        takes="post",
+    ),
+    Contender(
         "aiofiles-sha256",
         "aiohttp, aiofiles, SHA-256",
         "aiohttp",

@@ -181,9 +181,9 @@ class Appender:
         for part in self._parts:
             crc = combine(crc, part.crc32, part.length)
         expires = self._expires()
-        most = self._policy.max_bytes_per_identity
+        most = {"max_bytes": self._policy.max_bytes_per_identity, "max_parts": self._policy.max_upload_parts}
         try:
-            added = self._rows.append(upload.id, upload.offset, self._parts, crc32=crc, expires=expires, max_bytes=most)
+            added = self._rows.append(upload.id, upload.offset, self._parts, crc32=crc, expires=expires, **most)
         except StoreUnavailable:
             # The row may count them all the same, only the answer was lost. If not, they are for the sweeper.
             self._parts.clear()

@@ -11,10 +11,11 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from streamware.errors import StreamwareError
 from streamware.file_database import FileDatabase
 from streamware.file_tables import GONE, IDENTITY, OPEN, PARTIAL, WHOLE
 from streamware.stored import Part, StoredFile, Upload, is_file_id
-from streamware.upload_errors import QuotaExceeded
+from streamware.upload_errors import QuotaExceeded, UploadTooLarge
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
@@ -73,6 +74,7 @@ class FileRows(FileDatabase):
         crc32: int,
         expires: int,
         max_bytes: int | None = None,
+        max_parts: int | None = None,
     ) -> bool:
         """Add parts, which go on from ``offset`` without a gap, and move the upload's offset to their end.
 
@@ -81,7 +83,9 @@ class FileRows(FileDatabase):
 
         :param crc32: of the whole upload as far as it goes then.
         :param max_bytes: of its owner.
-        :raises QuotaExceeded: with these parts there would be more.
+        :param max_parts: of this upload.
+        :raises QuotaExceeded: with these parts there would be more bytes.
+        :raises UploadTooLarge: there would be more parts.
         """
         end = offset
         for part in parts:
@@ -95,9 +99,13 @@ class FileRows(FileDatabase):
             .values(received=end, crc32=crc32, expires=expires)
         )
 
-        def append(connection: sa.Connection) -> bool | None:
+        there = self._database.sql.select(self._database.sql.func.count()).where(self._tables.parts.c.file == id)
+
+        def append(connection: sa.Connection) -> bool | StreamwareError:
             if max_bytes is not None and not self._has_room(connection, id, end, max_bytes):
-                return None
+                return QuotaExceeded()
+            if max_parts is not None and connection.execute(there).scalar_one() + len(rows) > max_parts:
+                return UploadTooLarge(f"The upload comes in more than {max_parts} pieces.")
             if connection.execute(grow).rowcount != 1:
                 return False
             if rows:
@@ -105,8 +113,8 @@ class FileRows(FileDatabase):
             return True
 
         done = self._write(append)
-        if done is None:
-            raise QuotaExceeded
+        if isinstance(done, StreamwareError):
+            raise done
         return done
 
     def touch(self, id: str, expires: int) -> bool:
@@ -201,7 +209,7 @@ class FileRows(FileDatabase):
 
         :raises StoreFailed: they are not all there.
         """
-        rows = self._read(lambda connection: list(connection.execute(self._tables.select_parts(id))))
+        rows = self._read(lambda connection: list(connection.execute(self._tables.select_parts, {"file": id})))
         return self._believed(id, self._tables.part_list(rows))
 
     def listed(self, *, limit: int, after: str | None = None) -> tuple[list[StoredFile], str | None]:
@@ -299,7 +307,9 @@ class FileRows(FileDatabase):
         """Some uploads of the kind "tus" that have all their bytes and are no files yet: whoever was about to make one
         of them died in between."""
         table = self._tables.files
-        query = self._tables.select_uploads().where(table.c.kind == "tus", table.c.received == table.c.length)
+        query = self._tables.select_uploads().where(
+            table.c.kind == "tus", table.c.received == table.c.length, table.c.expires > int(time.time())
+        )
         rows = self._read(lambda connection: list(connection.execute(query.limit(limit))))
         return [upload for row in rows if (upload := self._tables.upload(row)) is not None]
 

@@ -85,6 +85,12 @@ class FileTables:
         self._file = (f.id, f.name, f.type, f.length, f.crc32, f.sha256, f.created, f.expires)
         self._upload = (f.id, f.name, f.type, f.length, f.created, f.expires, f.received, f.crc32, f.kind)
         self._said = (f.owner, f.metadata, f.concat)
+        # Made once: it is asked of every stored member of a bundle, and to make it takes as long as to ask it.
+        p = self.parts.c
+        both = self.files.outerjoin(self.parts, p.file == f.id)
+        parts = self.database.plain(f.received, p.offset, p.length, p.key, p.crc32).select_from(both)
+        self.select_parts = parts.where(f.id == sql.bindparam("file"), f.state != GONE).order_by(p.offset)
+        """The rows that ``part_list`` reads of one "file". One statement, so that all of them tell of one moment."""
 
     # --- reading ---
 
@@ -121,13 +127,6 @@ class FileTables:
             and kind in _KINDS
         )
         return Upload(*row) if fine else None
-
-    def select_parts(self, id: str) -> Any:
-        """The rows that ``part_list`` reads. One statement, so that all of them tell of the same moment."""
-        f, p = self.files.c, self.parts.c
-        both = self.files.outerjoin(self.parts, p.file == f.id)
-        query = self.database.plain(f.received, p.offset, p.length, p.key, p.crc32).select_from(both)
-        return query.where(f.id == id, f.state != GONE).order_by(p.offset)
 
     def part_list(self, rows: Sequence[Sequence[Any]]) -> list[Part] | None:
         """The parts of an upload or a file; None where they are damaged or not all there."""

@@ -151,6 +151,7 @@ class Policy:
     max_upload_bytes: int = 1 << 40  # of one file
     upload_part_bytes: int = 64 * 1024 * 1024  # what has come is kept durably, as one object, at least so often,
     upload_part_seconds: float = 30.0  # or so; a process that is killed loses no more of a tus upload
+    max_upload_parts: int = 100_000  # of one file; each request of a tus upload makes one, however small
     upload_seconds: float = 24 * 3600.0  # an unfinished upload is kept so long after its last byte
     file_seconds: float | None = None  # and a whole file since it was stored; None: until it is deleted
     max_uploads: int = 1000  # being received at once; more are answered with 503

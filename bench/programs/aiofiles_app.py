@@ -1,7 +1,7 @@
 """A file service of the usual kind: aiohttp, whose chunks go into aiofiles and come out of there again.
 
 The rule of this file: what one writes with both libraries' documentation at hand. BENCH_DIGEST adds a checksum of what
-is taken in, and BENCH_SEND=FileResponse hands files out as aiohttp itself does.
+is taken in, BENCH_CHUNK makes the pieces larger, and BENCH_SEND=FileResponse hands files out as aiohttp itself does.
 """
 
 from __future__ import annotations
@@ -14,9 +14,11 @@ from uuid import uuid4
 import aiofiles
 from aiohttp import web
 
+from bench.programs.given import CHUNK
+
 __all__ = ["make"]
 
-_CHUNK = 1 << 20  # at most, and best for it: in pieces of 64 KiB it takes longer
+_CHUNK = int(os.environ.get("BENCH_CHUNK") or CHUNK)  # bytes at most
 _FOLDER = Path(os.environ["BENCH_STORE"])
 _DIGEST = os.environ.get("BENCH_DIGEST")
 _FILE_RESPONSE = os.environ.get("BENCH_SEND") == "FileResponse"

@@ -6,6 +6,7 @@ who are those that say they take HTML.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Sequence
@@ -27,7 +28,14 @@ from streamware.server.page import POLICY, View
 from streamware.server.uploads_page import NEWEST, PAGE_FILES, discard_page, uploads_page
 from streamware.service import Archiver
 from streamware.stored import StoredFile, Upload
-from streamware.upload_errors import DeleteForbidden, FileUnknown, LengthRequired, UploadInvalid, UploadTooLarge
+from streamware.upload_errors import (
+    DeleteForbidden,
+    FileUnknown,
+    LengthRequired,
+    UploadInvalid,
+    UploadTooLarge,
+    UploadTooSlow,
+)
 
 __all__ = ["CountedStore", "Counting", "Discard", "Uploads", "page_reply", "view_of"]
 
@@ -139,7 +147,10 @@ class Discard(AsgiResource):
             raise LengthRequired("a form without length")
         if length > _MOST_FORM:
             raise UploadTooLarge(f"A form may have {_MOST_FORM} bytes here.")
-        data = await req.stream.read(length)
+        try:
+            data = await asyncio.wait_for(req.stream.read(length), self.archiver.policy.read_timeout_seconds)
+        except asyncio.TimeoutError as error:
+            raise UploadTooSlow() from error
         return await run(self.archiver, self._discard, data)
 
     def _discard(self, data: bytes) -> Reply:

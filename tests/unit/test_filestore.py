@@ -485,3 +485,22 @@ def test_what_is_no_part_is_left_alone(store: FileStore, tmp_path: Path) -> None
         os.utime(path, (old, old))
     store.sweep()
     assert all(path.exists() for path in theirs)
+
+
+def test_an_upload_comes_in_a_limited_number_of_pieces(tmp_path: Path) -> None:
+    store = made(tmp_path, max_upload_parts=3)
+    try:
+        upload = store.begin("b", "text/plain", length=10, kind="tus")
+        for _ in range(3):
+            appender = store.append(upload)
+            appender.write(b"x")
+            upload = appender.keep()
+        appender = store.append(upload)
+        appender.write(b"x")
+        with pytest.raises(UploadTooLarge):
+            appender.keep()
+        appender.drop()
+        assert store.upload(upload.id).offset == 3
+        assert len(objects(tmp_path)) == 3
+    finally:
+        store.close()
