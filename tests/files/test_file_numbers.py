@@ -114,8 +114,8 @@ def test_memory_stays_flat(kind: str, world: World) -> None:
 @pytest.mark.parametrize("kind", ["uvicorn", "gunicorn"])
 def test_many_clients_at_once(kind: str, world: World) -> None:
     """None of them fails, and whoever looks after the service's health is answered all the while."""
-    # Each of gunicorn's connections needs a thread of its own, those beyond wait for one.
-    options = ("--threads", "64") if kind == "gunicorn" else ()
+    # Each of gunicorn's connections needs a thread of its own; those beyond, the look at its health too, wait for one.
+    options = ("--threads", str(2 * CLIENTS + 20)) if kind == "gunicorn" else ()
     service = world.service(kind, world.local(), policy=DEFAULTS, options=options)
     try:
         arguments = [str(service.port), str(CLIENTS), str(CLIENTS), str(EACH)]
