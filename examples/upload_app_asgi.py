@@ -16,6 +16,7 @@ import falcon.asgi
 
 from streamware import Archiver, FileStore, Policy
 from streamware.file_request import FileRequest
+from streamware.middleware import ExpectContinue
 from streamware.resources import AsyncFileResource, AsyncFilesResource, AsyncTusResource
 
 KEEP = os.path.abspath(os.environ.get("KEEP", "kept"))
@@ -38,8 +39,9 @@ os.makedirs(KEEP, exist_ok=True)
 store = FileStore(f"file://{KEEP}/files", f"sqlite:///{KEEP}/files.sqlite3", policy=policy)
 store.start()
 archiver = Archiver(policy, files=store)
-app = falcon.asgi.App()
-app.add_route("/files", AsyncFilesResource(archiver))
-app.add_route("/files/{id}", AsyncFileResource(archiver))
-app.add_route("/uploads", AsyncTusResource(archiver))
-app.add_route("/uploads/{id}", AsyncTusResource(archiver))
+routes = falcon.asgi.App()
+routes.add_route("/files", AsyncFilesResource(archiver))
+routes.add_route("/files/{id}", AsyncFileResource(archiver))
+routes.add_route("/uploads", AsyncTusResource(archiver))
+routes.add_route("/uploads/{id}", AsyncTusResource(archiver))
+app = ExpectContinue(routes)  # so that a refusal comes before the body, and a client that sends none is not waited for

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from streamware.edge import App, Message, Receive, Scope, Send, answer
 from streamware.edge_subrequests import AsgiSubrequests
+from streamware.edge_uploads import ExpectContinue
 from streamware.errors import InvalidManifest, LimitExceeded, RequestError, StreamwareError
 from streamware.held import HeldSend, HeldStart, LateAnswer
 from streamware.inner import DEPTH, environ_for, headers_in, headers_of, path_in, scope_for
@@ -27,7 +28,7 @@ from streamware.sources.subrequest import SubrequestSource
 from streamware.sources.wsgi_answer import WsgiAnswer, WsgiApp
 from streamware.target import without_conditions
 
-__all__ = ["AsyncBundleMiddleware", "BundleMiddleware"]
+__all__ = ["AsyncBundleMiddleware", "BundleMiddleware", "ExpectContinue"]
 
 _READ_BYTES = 64 * 1024
 

@@ -169,7 +169,7 @@ class TusResource(_WsgiFiles):
 class AsyncFilesResource(_AsgiFiles):
     """All stored files, on ``falcon.asgi.App``; see FilesResource.
 
-    With ``streamware.edge_uploads.ExpectContinue`` around the app, clients that ask first are refused before they send.
+    With ``streamware.middleware.ExpectContinue`` around the app, clients that ask first are refused before they send.
     """
 
     def __init__(self, archiver: Archiver) -> None:

@@ -145,7 +145,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "edge": {"edge_clients"},
     "edge_subrequests": {"edge"},
     "edge_uploads": {"edge"},
-    "middleware": {"edge", "edge_subrequests", "held", "intercept"},
+    "middleware": {"edge", "edge_subrequests", "edge_uploads", "held", "intercept"},
     "resources": {"edge", "resources_base", "resources_files"},
     "resources_base": {"edge"},
     "resources_files": {"edge", "edge_uploads", "resources_base"},
