@@ -25,7 +25,8 @@ from urllib.parse import quote, urlencode
 import pytest
 
 from streamware.server.files import Item, Place, Root
-from streamware.server.page import View, moment, order
+from streamware.server.folder_page import order
+from streamware.server.page import View, moment
 from streamware.server.raw import media_type
 from streamware.server.settings import Settings, parse_address
 from tests.hosts.serve_process import Served, command, environment
