@@ -274,7 +274,8 @@ def test_s3_files(run: Run, tmp_path: Path) -> None:
         with run("s3_files", STORE=store, DATABASE=database, **endpoint.environment) as host:
             told = stored(host, "blob.bin", BLOB)
             assert host.ask(told["url"], Range="bytes=5-9").body == BLOB[5:10]
-            assert len(endpoint.keys(store)) == 1
+            parts = [key for key in endpoint.keys(store) if not key.startswith(".streamware-store/")]
+            assert len(parts) == 1
 
 
 def test_upload_client(run: Run, tmp_path: Path) -> None:

@@ -168,7 +168,8 @@ def test_progress_is_seen_and_it_can_be_paused(served: Served, browser: Browser,
     patches = [int(request["headers"]["Upload-Offset"]) for request in browser.asked("PATCH")]
     assert patches[0] == 0
     assert patches[-1] > 0  # it went on, and did not begin anew
-    assert browser.complaints() == []
+    # The request that was cut off may have brought more meanwhile than its client was told: it asks again then.
+    assert [text for text in browser.complaints() if "409 (Conflict)" not in text] == []
 
 
 def test_a_page_that_is_opened_again_goes_on(served: Served, browser: Browser, tmp_path: Path) -> None:
