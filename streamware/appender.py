@@ -68,6 +68,7 @@ class Appender:
         # An upload that goes on must not expire meanwhile.
         self._part_seconds = min(policy.upload_part_seconds, policy.upload_seconds / 2)
         self._over: StreamwareError | None = None  # what a later call is told
+        self._given_over = False  # to a later request, and all that had been written is kept
         self._lock = threading.Lock()
 
     def write(self, piece: bytes | memoryview) -> None:
@@ -105,11 +106,15 @@ class Appender:
     def keep(self) -> Upload:
         """Make everything durable that was written, have the row say so, and end.
 
+        Where a later request has taken over behind the last byte written, that is done already.
+
         :raises OffsetMismatch: somebody else was quicker, or the upload is gone; only what was kept before is kept.
-        :raises UploadLocked: a later request has taken over; what had been written by then is kept.
+        :raises UploadLocked: a later request has taken over from one that is kept whole or not at all.
         :raises StoreFull, StoreUnavailable, StoreFailed, QuotaExceeded: it cannot be kept; it is then to be dropped.
         """
         with self._lock:
+            if self._given_over:
+                return self.upload
             self._check()
             self._close_part()
             self._count()
@@ -135,6 +140,7 @@ class Appender:
         with self._lock:
             if self._over is None and not self._atomic:
                 self._settle()
+                self._given_over = self._over is None
             self._drop(UploadLocked())
 
     # --- with the lock held ---

@@ -169,6 +169,29 @@ def test_a_later_request_takes_over(store: FileStore) -> None:
     assert content_of(store, store.finish(late.keep())) == CONTENT
 
 
+def test_who_had_written_all_of_it_is_told_so_although_a_later_request_took_over(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    early = store.append(upload)
+    early.write(CONTENT)
+    with pytest.raises(OffsetMismatch):
+        store.append(upload)
+    kept = early.keep()
+    assert kept.offset == len(CONTENT)
+    assert store.finish(kept).sha256 == hashlib.sha256(CONTENT).digest()
+
+
+def test_what_is_kept_whole_or_not_at_all_is_not_kept_for_a_later_request(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    early = store.append(upload, atomic=True)
+    early.write(CONTENT[:1000])
+    late = store.append(upload)
+    with pytest.raises(UploadLocked):
+        early.keep()
+    early.drop()
+    late.write(CONTENT)
+    assert content_of(store, store.finish(late.keep())) == CONTENT
+
+
 def test_of_two_replicas_one_wins(store: FileStore, tmp_path: Path) -> None:
     upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
     other = made(tmp_path)
