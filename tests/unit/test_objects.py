@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 import shutil
 import subprocess
@@ -55,6 +57,40 @@ def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o700
     put(objects, f"{HOME}/0")
     assert Objects(folder.as_uri()).keys_of("0a1b") == [f"{HOME}/0"]
+
+
+def cached(path: Path) -> float:
+    """The share of a file that is in the page cache."""
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
+        count = -(-len(pages) // mmap.PAGESIZE)
+        found = (ctypes.c_ubyte * count)()
+        begin = ctypes.c_ubyte.from_buffer(pages)
+        try:
+            libc = ctypes.CDLL(None, use_errno=True)
+            assert libc.mincore(ctypes.c_void_p(ctypes.addressof(begin)), ctypes.c_size_t(len(pages)), found) == 0
+        finally:
+            del begin
+    return sum(page & 1 for page in found) / count
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fadvise"), reason="this system takes no advice about its page cache")
+def test_a_large_object_leaves_the_page_cache_and_a_small_one_stays(objects: Objects, tmp_path: Path) -> None:
+    probe = tmp_path / "probe"
+    with probe.open("wb") as file:
+        file.write(bytes(MIB))
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    if cached(probe) > 0.5:
+        pytest.skip("this file system keeps its files in memory")
+    for name, size in ("large", 40 * MIB), ("small", 4 * MIB):
+        writer = objects.writer(f"{HOME}/{name}")
+        for _ in range(size // MIB):
+            writer.write(os.urandom(MIB))
+        writer.close()
+    home = tmp_path / "kept" / HOME
+    assert cached(home / "large") < 0.1
+    assert cached(home / "small") > 0.9
 
 
 @pytest.mark.parametrize(
