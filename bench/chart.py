@@ -11,7 +11,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 from bench.cases import case_named
-from bench.contenders import ASGI, BARE, DAV, FILES_ASGI, FILES_WSGI, FLOOR, MOD_ZIP, WIDE, WSGI
+from bench.contenders import ASGI, BARE, DAV, FILES_ASGI, FILES_WSGI, FLOOR, MOD_ZIP, SINK, WIDE, WSGI
 from bench.results import CaseResult, Results, Row
 
 __all__ = ["draw"]
@@ -31,7 +31,7 @@ _OURS = (WSGI, ASGI, WIDE, FILES_WSGI, FILES_ASGI, "files-tus")
 _COLOURS = {
     **dict.fromkeys(_OURS, "#1a6fd4"),
     **dict.fromkeys((MOD_ZIP, DAV), "#c0691c"),
-    **dict.fromkeys((FLOOR, BARE), "#b9c0c8"),
+    **dict.fromkeys((FLOOR, BARE, SINK), "#b9c0c8"),
 }
 _PEER = "#7d8793"
 _NOT_DRAWN = (case_named("many").title,)  # of next to no bytes: a GiB of them says nothing

@@ -21,6 +21,7 @@ __all__ = [
     "FILES_WSGI",
     "FLOOR",
     "MOD_ZIP",
+    "SINK",
     "WIDE",
     "WSGI",
     "Contender",
@@ -36,6 +37,7 @@ WIDE = "streamware-wsgi-cores"
 MOD_ZIP = "mod_zip"
 FLOOR = "floor"
 BARE = "bare"
+SINK = "sink"
 FILES_WSGI = "files-wsgi"  # the two that file services are held against
 FILES_ASGI = "files-asgi"
 DAV = "dav"
@@ -179,6 +181,15 @@ CONTENDERS = (
         {"BENCH_SEND": "FileResponse"},
         needs=("aiohttp", "aiofiles"),
         only="store/out",
+        takes="post",
+    ),
+    Contender(
+        SINK,
+        "a body hashed and dropped, uvicorn",
+        "uvicorn",
+        "bench.programs.sink:asgi",
+        needs=("uvicorn",),
+        only="store/in",
         takes="post",
     ),
     # Under Node 20 it ends when a client that it gave a file to goes away.

@@ -6,6 +6,7 @@ from results that somebody made up.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import socket
@@ -28,7 +29,7 @@ from bench import clients, command, modules, senders, usage
 from bench.bed import Bed
 from bench.cases import CASES, Case, case_named, contenders_of
 from bench.chart import draw
-from bench.contenders import ASGI, CONTENDERS, FILES_ASGI, FLOOR, MOD_ZIP, WSGI, Contender, by_key
+from bench.contenders import ASGI, CONTENDERS, FILES_ASGI, FLOOR, MOD_ZIP, SINK, WSGI, Contender, by_key
 from bench.goals import GOALS, outcomes
 from bench.report import BEGIN, END, markdown, write_docs
 from bench.results import CaseResult, Results, Row, Sample, Table
@@ -113,7 +114,7 @@ def test_a_contender_gives_the_right_archive(bed: Bed, contender: Contender, loc
         assert clients.download(server.port, "/tiny.zip").bytes > 60_000
 
 
-@pytest.mark.parametrize("contender", [c for c in CONTENDERS if c.takes], ids=lambda c: c.key)
+@pytest.mark.parametrize("contender", [c for c in CONTENDERS if c.takes and c.key != SINK], ids=lambda c: c.key)
 def test_a_file_service_keeps_and_gives_back_what_it_was_sent(bed: Bed, contender: Contender) -> None:
     case = replace(TINY, local=True, way="in")
     if why := bed.why_not(contender, case):
@@ -129,6 +130,17 @@ def test_a_file_service_keeps_and_gives_back_what_it_was_sent(bed: Bed, contende
             connection.request("GET", sent.path)
             assert connection.getresponse().read() == content
             connection.close()
+
+
+def test_the_floor_of_uploads_hashes_what_it_is_sent(bed: Bed) -> None:
+    case = replace(TINY, local=True, way="in")
+    sink = by_key(SINK)
+    if why := bed.why_not(sink, case):
+        pytest.skip(why)
+    with bed.lay(case) as laid, bed.server(sink, laid) as server:
+        sent = senders.upload(server.port, "post", laid.file)
+        assert sent.path == f"/files/{hashlib.sha256(laid.file.read_bytes()).hexdigest()}"
+        assert not any((laid.stores / SINK).iterdir())
 
 
 def test_uploads_and_downloads_of_stored_files_are_measured(bed: Bed) -> None:
