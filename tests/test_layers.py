@@ -51,7 +51,7 @@ FLOORS = {
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge edge_clients edge_subrequests edge_uploads intercept held middleware
+            edge edge_replies edge_subrequests edge_threads edge_uploads intercept held middleware
             resources resources_base resources_files
             server server.app server.cli server.files server.folder_page server.guard server.listing server.metrics
             server.page server.raw server.run server.settings server.state server.storage server.tokens server.uploads
@@ -142,10 +142,11 @@ NEIGHBOURS: dict[str, set[str]] = {
     "answer": {"arrival"},
     "held": {"edge"},
     "pumped": {"pumps"},
-    "edge": {"edge_clients"},
-    "edge_subrequests": {"edge"},
-    "edge_uploads": {"edge"},
-    "middleware": {"edge", "edge_subrequests", "edge_uploads", "held", "intercept"},
+    "edge": {"edge_threads"},
+    "edge_replies": {"edge"},
+    "edge_subrequests": {"edge", "edge_threads"},
+    "edge_uploads": {"edge", "edge_threads"},
+    "middleware": {"edge", "edge_replies", "edge_subrequests", "edge_uploads", "held", "intercept"},
     "resources": {"edge", "resources_base", "resources_files"},
     "resources_base": {"edge"},
     "resources_files": {"edge", "edge_uploads", "resources_base"},
