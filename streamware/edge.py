@@ -7,16 +7,15 @@ time on the archiver's own threads, never on the loop's default ones; a body is 
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from streamware.edge_clients import App, Departure, Message, Receive, Scope, Send, turns_of
+from streamware.edge_threads import give_up, start, threads
 from streamware.errors import StreamwareError
 from streamware.pace import Pace
 from streamware.pumped import Pumped
@@ -27,77 +26,111 @@ from streamware.service import Archiver
 __all__ = [
     "App",
     "AsyncBody",
+    "Departure",
+    "Event",
+    "Loop",
     "Message",
     "Receive",
     "Scope",
     "Send",
+    "Task",
     "admitted",
-    "answer",
-    "depth",
+    "current_loop",
+    "outcome",
     "post",
-    "release",
     "run",
-    "send_reply",
-    "start",
-    "threads",
+    "settled",
+    "spawn",
+    "waited",
+    "within",
 ]
 
 _log = logging.getLogger("streamware")
 
 T = TypeVar("T")
 
-_CLOSE_SECONDS = 5.0  # how long anyone waits for a body to be closed; it goes on ending without being waited for
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# --- threads -----------------------------------------------------------------------------------------------------
+_CLOSE_SECONDS = 5.0  # how long anyone waits for a body or a watch to end; it goes on ending without being waited for
+_TURNS = 16  # pieces given in one round of a loop, 0.1 ms each; an answer to anything else takes some five rounds
 
-_pools: WeakKeyDictionary[Archiver, dict[str, Pumps]] = WeakKeyDictionary()
-_pools_lock = threading.Lock()
-# How many bundles this request is inside of. Each depth has its own threads: an outer bundle that waits for an inner
-# one holds a thread while it does, and enough of them would otherwise wait for ever.
-depth: contextvars.ContextVar[int] = contextvars.ContextVar("streamware.depth", default=0)
+# --- the loop, for files that do not know it ---------------------------------------------------------------------
 
+Event = asyncio.Event
+Loop = asyncio.AbstractEventLoop  # others only hold it, for ``post``
+Task = asyncio.Task
+current_loop = asyncio.get_running_loop
+within = asyncio.wait_for
 
-def threads(archiver: Archiver, name: str | None = None) -> Pumps:
-    """The archiver's own threads of that name; None: those of downloads, as many for each depth."""
-    name = f"pump-{depth.get()}" if name is None else name
-    with _pools_lock:
-        pools = _pools.setdefault(archiver, {})
-        if name not in pools:
-            pools[name] = Pumps(archiver.policy.pump_threads, f"streamware-{name}")
-        return pools[name]
+_tasks: set[Task[Any]] = set()  # a loop itself holds its tasks only weakly
 
 
-async def run(archiver: Archiver, call: Callable[..., T], *args: Any, pool: Pumps | None = None) -> T:
-    """Call something that blocks, on the archiver's own threads. If the task is cancelled, a body it made is closed.
+def spawn(work: Awaitable[T]) -> Task[T]:
+    """Have the loop do something that nobody need wait for, nor hold."""
+    task = asyncio.ensure_future(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return task
 
-    :param pool: other threads than those of downloads.
+
+async def settled(work: asyncio.Future[T], seconds: float) -> bool:
+    """Wait until it is done, for so long at most; return whether it is. It goes on either way."""
+    return bool((await asyncio.wait({work}, timeout=seconds))[0])
+
+
+async def waited(event: Event, seconds: float) -> float:
+    """Wait for an event, which comes by itself after so long; return how long that took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    timer = loop.call_later(seconds, event.set)
+    try:
+        await event.wait()
+    finally:
+        timer.cancel()
+    return loop.time() - began
+
+
+def post(loop: Loop, call: Callable[[], object]) -> bool:
+    """Have the loop call something, from any thread. False: the loop is closed, so nobody waits there any more."""
+    try:
+        loop.call_soon_threadsafe(call)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _release(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+async def run(archiver: Archiver, call: Callable[..., T], *args: Any) -> T:
+    """Call something that blocks, on the archiver's own threads. If the task is cancelled, a body it made is closed."""
+    pool = threads(archiver)
+    return await outcome(start(pool, call, *args), pool, _break_off)
+
+
+async def outcome(job: Future[T], pool: Pumps, undo: Callable[[T], object] | None = None) -> T:
+    """What comes of something that a thread was started with.
+
+    :param undo: called with it on one of the threads of ``pool`` if the task is cancelled, when it has come.
     """
-    pool = threads(archiver) if pool is None else pool
-    job = start(pool, call, *args)
     try:
         return await asyncio.wrap_future(job)
     except asyncio.CancelledError:
-        job.add_done_callback(lambda job: pool.submit(partial(_give_up, job)))
+        if undo is not None:
+            give_up(job, pool, undo)
         raise
 
 
-def start(pool: Pumps, call: Callable[..., T], *args: Any) -> Future[T]:
-    """Have a thread call something, in this context."""
-    job: Future[T] = Future()
-    pool.submit(partial(contextvars.copy_context().run, _do, job, call, args))
-    return job
-
-
-def _do(job: Future[T], call: Callable[..., T], args: tuple[Any, ...]) -> None:
-    if not job.set_running_or_notify_cancel():
-        return
-    try:
-        result = call(*args)
-    except BaseException as error:
-        job.set_exception(error)
-        del error, job  # each would hold the other, by this frame in the error's traceback
-    else:
-        job.set_result(result)
+def _break_off(result: object) -> None:
+    if isinstance(result, Reply):
+        result.body.abort()
+        result.body.close()
 
 
 async def admitted(archiver: Archiver, client: str, call: Callable[..., Reply], *args: Any) -> Reply:
@@ -112,27 +145,89 @@ async def admitted(archiver: Archiver, client: str, call: Callable[..., Reply], 
     return await run(archiver, partial(call, *args, ticket=ticket))
 
 
-def _give_up(job: Future[Any]) -> None:
-    if not job.cancelled() and job.exception() is None and isinstance(reply := job.result(), Reply):
-        reply.body.abort()
-        reply.body.close()
+# --- clients -----------------------------------------------------------------------------------------------------
 
 
-def post(loop: asyncio.AbstractEventLoop, call: Callable[[], object]) -> bool:
-    """Have the loop call something, from any thread. False: the loop is closed, so nobody waits there any more."""
-    try:
-        loop.call_soon_threadsafe(call)
-    except RuntimeError:
-        return False
-    return True
+class Departure:
+    """Watches ``receive()`` for the client's leaving; for many servers do not raise from ``send()``."""
 
+    def __init__(self, receive: Receive) -> None:
+        self.left = False
+        self._calls: list[Callable[[], object]] = []
+        self._task = asyncio.create_task(self._watch(receive))
 
-def release(waiter: asyncio.Future[None]) -> None:
-    if not waiter.done():
-        waiter.set_result(None)
+    def tell(self, call: Callable[[], object]) -> None:
+        """Have ``call`` called on the loop when the client leaves; at once if it has."""
+        if self.left:
+            call()
+        self._calls.append(call)
+
+    async def close(self) -> None:
+        self._task.cancel()
+        self._calls.clear()  # each holds a body, and that holds this
+        await settled(self._task, _CLOSE_SECONDS)
+
+    async def _watch(self, receive: Receive) -> None:
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                await asyncio.sleep(0)
+        except Exception:
+            # Servers differ in what they raise here when the connection is lost; each time it is lost.
+            _log.debug("receive() failed; taking the client for gone", exc_info=True)
+        self.left = True
+        for call in self._calls:
+            call()
 
 
 # --- bodies out --------------------------------------------------------------------------------------------------
+
+
+class Turns:
+    """Lets so many pieces out in one round of a loop, in order: a hundred bodies must not hold up what else it does.
+
+    Used on that loop alone, and does not hold it: a program may use a loop for each call.
+    """
+
+    def __init__(self) -> None:
+        self.bodies = 0  # that are not closed
+        self._left = _TURNS
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    def take(self, loop: Loop) -> bool:
+        """Take a turn in this round; False: there is none left, so it has to be waited for."""
+        if self._left:
+            self._use(loop)
+            return True
+        return False
+
+    async def wait(self, loop: Loop) -> None:
+        """Take a turn in a later round."""
+        waiter = loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
+
+    def _use(self, loop: Loop) -> None:
+        if self._left == _TURNS:
+            loop.call_soon(self._next_round, loop)
+        self._left -= 1
+
+    def _next_round(self, loop: Loop) -> None:
+        self._left = _TURNS
+        while self._left and self._waiting:
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                self._use(loop)
+                waiter.set_result(None)
+
+    def body_closed(self, _: object) -> None:
+        self.bodies -= 1
+
+
+_turns: WeakKeyDictionary[Loop, Turns] = WeakKeyDictionary()
+
+
+def turns_of(loop: Loop) -> Turns:
+    return _turns.setdefault(loop, Turns())
 
 
 class AsyncBody:
@@ -234,7 +329,7 @@ class AsyncBody:
         if self._pumped is not None:
             self._pumped.close_soon()
         self._cut = []
-        await asyncio.wait({self._closed}, timeout=_CLOSE_SECONDS)
+        await settled(self._closed, _CLOSE_SECONDS)
         if self._departure is not None and self._owns_departure:
             await self._departure.close()
 
@@ -242,72 +337,14 @@ class AsyncBody:
         if self._pumped is not None:
             self._pumped.close_soon()
         if self._waiter is not None:
-            release(self._waiter)
+            _release(self._waiter)
 
     # On a pump thread:
 
     def _news(self) -> None:
         waiter = self._waiter
         if waiter is not None:
-            post(self._loop, partial(release, waiter))
+            post(self._loop, partial(_release, waiter))
 
     def _end(self) -> None:
-        post(self._loop, partial(release, self._closed))
-
-
-async def send_reply(archiver: Archiver, reply: Reply, method: str, receive: Receive, send: Send) -> None:
-    """Send head and body of a reply as ASGI messages, and close it. Nobody else may read ``receive`` meanwhile.
-
-    A client that leaves is a silent end. A body that fails raises, and never ends as if it were whole.
-    """
-    await answer(archiver, lambda: reply, method, receive, send)
-
-
-async def answer(
-    archiver: Archiver,
-    make: Callable[..., Reply],
-    method: str,
-    receive: Receive,
-    send: Send,
-    *,
-    on_leave: Callable[[], object] | None = None,
-    client: str | None = None,
-) -> None:
-    """As ``send_reply``, for a reply that ``make()`` makes on one of the archiver's threads.
-
-    :param client: for whom it is a download, which needs a place: see ``admitted``. None: it is none.
-    :param on_leave: called on the loop as soon as the client leaves, also while ``make`` still runs.
-    """
-    departure = Departure(receive)
-    if on_leave is not None:
-        departure.tell(on_leave)
-    try:
-        reply = await (run(archiver, make) if client is None else admitted(archiver, client, make))
-        body = AsyncBody(archiver, reply.body, departure)
-        try:
-            await _send(reply, body, method, send)
-        finally:
-            await body.close()
-    finally:
-        await departure.close()
-
-
-async def _send(reply: Reply, body: AsyncBody, method: str, send: Send) -> None:
-    head = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in reply.headers]
-    messages: list[Message] = [{"type": "http.response.start", "status": reply.status, "headers": head}]
-    if body.left or not await _sent(send, messages[0]):
-        return
-    if method != "HEAD":
-        async for piece in body:
-            if not await _sent(send, {"type": "http.response.body", "body": piece, "more_body": True}):
-                return
-    if not body.left:
-        await _sent(send, {"type": "http.response.body", "body": b"", "more_body": False})
-
-
-async def _sent(send: Send, message: Message) -> bool:
-    try:
-        await send(message)
-    except OSError:
-        return False  # how ASGI 2.4 lets a server say that the client is gone
-    return True
+        post(self._loop, partial(_release, self._closed))

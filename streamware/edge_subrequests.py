@@ -1,18 +1,18 @@
 """Members that an ASGI app answers: sub-requests into it from pump threads.
 
-The rule of this file, which knows asyncio as ``edge`` does: the app runs as a task on the loop it belongs to, is never
-far ahead of its reader, and is cancelled when its answer is given up.
+The rule of this file: the app runs as a task on the loop it belongs to, is never far ahead of its reader, and is
+cancelled when its answer is given up.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 import threading
 from collections.abc import Callable
 
-from streamware.edge import App, Message, Scope, depth, post, release
+from streamware.edge import App, Event, Loop, Message, Scope, Task, current_loop, post, spawn
+from streamware.edge_threads import depth
 from streamware.inner import DEPTH, aim, deeper, headers_in, identity_of, scope_for
 from streamware.model import Facts, Source
 from streamware.service import Archiver
@@ -56,7 +56,7 @@ class AsgiSubrequests:
         self._carried = carried(headers, only)
         self._host = next((value for name, value in headers if name == "host"), "")
         self._root = str(scope.get("root_path", ""))
-        self._loop = asyncio.get_running_loop()
+        self._loop = current_loop()
         self._context = contextvars.copy_context()
         self._lock = threading.Lock()
         self._live: set[_Exchange] = set()
@@ -101,7 +101,7 @@ class _Exchange(Handover):
         self,
         app: App,
         scope: Scope,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         context: contextvars.Context,
         seconds: float,
         ended: Callable[[_Exchange], object],
@@ -113,16 +113,16 @@ class _Exchange(Handover):
         self._context = context
         self._tell_ended = ended
         self._asked = False
-        # Made and used on the loop only:
-        self._task: asyncio.Task[None] | None = None
-        self._room: asyncio.Future[None] | None = None
-        self._gone: asyncio.Future[None] | None = None
+        # Used on the loop only:
+        self._task: Task[None] | None = None
+        self._room = Event()
+        self._gone = Event()
 
     def start_app(self) -> bool:
         return post(self._loop, self._start)
 
     def resume_app(self) -> bool:
-        return post(self._loop, self._resume)
+        return post(self._loop, self._room.set)
 
     def stop_app(self) -> bool:
         return post(self._loop, self._stop)
@@ -131,21 +131,14 @@ class _Exchange(Handover):
         if self._aborted:
             self._end(None)
             return
-        self._gone = self._loop.create_future()
-        self._task = self._context.run(self._loop.create_task, self._run())
-        _running.add(self._task)
-        self._task.add_done_callback(_running.discard)
+        self._task = self._context.run(spawn, self._run())
 
     def _stop(self) -> None:
-        if self._task is None or self._gone is None or self._gone.done():
+        if self._task is None or self._gone.is_set():
             return
         if not self._complete:
             self._task.cancel()
-        release(self._gone)
-
-    def _resume(self) -> None:
-        if self._room is not None:
-            release(self._room)
+        self._gone.set()
 
     async def _run(self) -> None:
         depth.set(depth.get() + 1)
@@ -167,17 +160,13 @@ class _Exchange(Handover):
         if not self._asked:
             self._asked = True
             return {"type": "http.request", "body": b"", "more_body": False}
-        assert self._gone is not None
-        await asyncio.shield(self._gone)
+        await self._gone.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.put_head(message["status"], headers_in(message))
         elif message["type"] == "http.response.body":
-            self._room = self._loop.create_future()
+            self._room.clear()
             if self.put(bytes(message.get("body", b"")), last=not message.get("more_body", False)):
-                await self._room
-
-
-_running: set[asyncio.Task[None]] = set()  # the loop itself holds its tasks only weakly
+                await self._room.wait()

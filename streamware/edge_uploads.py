@@ -7,7 +7,6 @@ client, and none of those that move downloads is used.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -16,7 +15,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from streamware.body_in import Patience
-from streamware.edge import App, AsyncBody, Message, Receive, Scope, Send, release, start, threads
+from streamware.edge import (
+    App,
+    AsyncBody,
+    Event,
+    Loop,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    Task,
+    current_loop,
+    outcome,
+    settled,
+    spawn,
+    waited,
+    within,
+)
+from streamware.edge_threads import start, threads
 from streamware.errors import StreamwareError
 from streamware.reply import Reply, ReplyBody
 from streamware.service import Archiver
@@ -44,7 +60,7 @@ _SOON_SECONDS = 0.5  # for a body to begin
 _DRAIN_BYTES = 16 * 1024 * 1024
 _DRAIN_SECONDS = 2.0
 
-_active: WeakKeyDictionary[asyncio.AbstractEventLoop, int] = WeakKeyDictionary()
+_active: WeakKeyDictionary[Loop, int] = WeakKeyDictionary()
 
 
 async def answered(
@@ -59,21 +75,14 @@ async def answered(
     Gives the final answer, and whether the body has been received to its end.
     """
     pool = threads(archiver, _UPLOADS)
-    job = start(pool, ask)
-    try:
-        found = await asyncio.wrap_future(job)
-    except asyncio.CancelledError:
-        job.add_done_callback(lambda job: pool.submit(partial(_give_up, job)))
-        raise
+    found = await outcome(start(pool, ask), pool, _close)
     if isinstance(found, Reply):
         return found, first is not None and not first.get("more_body", False)
     return await _take_in(archiver, found, receive, first, length)
 
 
-def _give_up(job: Future[Reply | Intake]) -> None:
-    if not job.cancelled() and job.exception() is None:
-        found = job.result()
-        (found.body if isinstance(found, Reply) else found).close()
+def _close(found: Reply | Intake) -> None:
+    (found.body if isinstance(found, Reply) else found).close()
 
 
 async def receive_body(
@@ -94,7 +103,7 @@ async def receive_body(
 async def _take_in(
     archiver: Archiver, intake: Intake, receive: Receive, first: Message | None, length: int | None
 ) -> tuple[Reply, bool]:
-    loop = asyncio.get_running_loop()
+    loop = current_loop()
     _active[loop] = _active.get(loop, 0) + 1
     calls = _Calls(archiver, intake)
     gathered = _Gathered(receive, first, loop)
@@ -143,7 +152,7 @@ class _Calls:
 
     async def run(self, call: Callable[..., T], *args: Any) -> T:
         job = self._job = start(self._pool, call, *args)
-        return await asyncio.wrap_future(job)
+        return await outcome(job, self._pool)
 
     def close_soon(self) -> None:
         """Close the intake behind the call that runs, if one does, without waiting for it."""
@@ -162,35 +171,28 @@ class _Gathered:
     ``over``: nothing comes any more. ``whole``: because the body has ended.
     """
 
-    def __init__(self, receive: Receive, first: Message | None, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, receive: Receive, first: Message | None, loop: Loop) -> None:
         self.over = False
         self.whole = False
         self.received = 0
         self._loop = loop
         self._pieces: list[bytes] = []
         self._size = 0
-        self._waiter: asyncio.Future[None] | None = None  # of who takes
-        self._room: asyncio.Future[None] | None = None  # of who gathers
-        self._task = loop.create_task(self._gather(receive, first))
+        self._enough = Event()  # for who takes
+        self._room = Event()  # for who gathers
+        self._task = spawn(self._gather(receive, first))
 
     async def wait(self, seconds: float) -> float:
         """Wait until a batch is full or the body over, for so long at most; return how long that took."""
         if self.over or self._full:
             return 0.0
-        began = self._loop.time()
-        waiter = self._waiter = self._loop.create_future()
-        timer = self._loop.call_later(seconds, release, waiter)
-        try:
-            await waiter
-        finally:
-            timer.cancel()
-        return self._loop.time() - began
+        self._enough.clear()
+        return await waited(self._enough, seconds)
 
     def take(self) -> list[bytes]:
         """What has been gathered, which may be nothing."""
         batch, self._pieces, self._size = self._pieces, [], 0
-        if self._room is not None:
-            release(self._room)
+        self._room.set()
         return batch
 
     def stop(self) -> None:
@@ -210,14 +212,14 @@ class _Gathered:
                 self._add(message)
                 message = None
                 if self._full:
-                    self._tell()
+                    self._enough.set()
                     await self._taken()
         except Exception:
             # Servers differ in what they raise here when the connection is lost; each time it is lost.
             _log.debug("receive() failed; taking the client for gone", exc_info=True)
         finally:
             self.over = True
-            self._tell()
+            self._enough.set()
 
     def _add(self, message: Message) -> None:
         if message["type"] != "http.request":
@@ -231,14 +233,10 @@ class _Gathered:
         if not message.get("more_body", False):
             self.over = self.whole = True
 
-    def _tell(self) -> None:
-        if self._waiter is not None:
-            release(self._waiter)
-
     async def _taken(self) -> None:
         while self._full and not self.over:
-            self._room = self._loop.create_future()
-            await self._room
+            self._room.clear()
+            await self._room.wait()
 
 
 class Refused(AsyncBody):
@@ -258,13 +256,8 @@ class Refused(AsyncBody):
     async def __anext__(self) -> bytes:
         receive, self._unread = self._unread, None
         if receive is not None:  # the head is out, so that this does not let a client begin that has asked first
-            task = asyncio.create_task(drain(receive))
-            _draining.add(task)
-            task.add_done_callback(_draining.discard)
+            spawn(drain(receive))
         return await super().__anext__()
-
-
-_draining: set[asyncio.Task[None]] = set()  # a loop alone would not keep them
 
 
 async def drain(receive: Receive) -> None:
@@ -279,7 +272,7 @@ async def drain(receive: Receive) -> None:
             left -= len(message.get("body", b""))
 
     try:
-        await asyncio.wait_for(drop(), _DRAIN_SECONDS)
+        await within(drop(), _DRAIN_SECONDS)
     except Exception:
         _log.debug("the rest of a refused body was not received", exc_info=True)
 
@@ -320,13 +313,13 @@ class _Soon:
     def __init__(self, receive: Receive) -> None:
         self._receive = receive
         self._asked = False
-        self._first: asyncio.Future[Message] | None = None
+        self._first: Task[Message] | None = None
 
     async def __call__(self) -> Message:
         if not self._asked:
             self._asked = True
-            self._first = asyncio.ensure_future(self._receive())
-            if not (await asyncio.wait({self._first}, timeout=_SOON_SECONDS))[0]:
+            self._first = spawn(self._receive())
+            if not await settled(self._first, _SOON_SECONDS):
                 return _NOTHING_YET
         first, self._first = self._first, None
         return await (self._receive() if first is None else first)

@@ -12,7 +12,8 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
-from streamware.edge import App, Message, Receive, Scope, Send, answer
+from streamware.edge import App, Message, Receive, Scope, Send
+from streamware.edge_replies import answer
 from streamware.edge_subrequests import AsgiSubrequests
 from streamware.edge_uploads import ExpectContinue
 from streamware.errors import InvalidManifest, LimitExceeded, RequestError, StreamwareError

@@ -1,7 +1,8 @@
 """The house keeps its floors: walks the imports of every file of the package, by syntax, without running any.
 
 The rule of this file: a new module has no place until it is written into FLOORS, and a same-floor import is none of the
-plan until it is written into NEIGHBOURS. Imports under ``TYPE_CHECKING`` do not exist at run time and are left alone.
+plan until it is written into NEIGHBOURS. Imports under ``TYPE_CHECKING`` do not exist at run time; they may only not
+name an outside library that belongs to others, for what a file says in its types it knows.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ FLOORS = {
         """,
         # Hosts: translate in, translate out, decide nothing.
         3: """
-            edge edge_clients edge_subrequests edge_uploads intercept held middleware
+            edge edge_replies edge_subrequests edge_threads edge_uploads intercept held middleware
             resources resources_base resources_files
             server server.app server.cli server.files server.folder_page server.guard server.listing server.metrics
             server.page server.raw server.run server.settings server.state server.storage server.tokens server.uploads
@@ -142,10 +143,11 @@ NEIGHBOURS: dict[str, set[str]] = {
     "answer": {"arrival"},
     "held": {"edge"},
     "pumped": {"pumps"},
-    "edge": {"edge_clients"},
-    "edge_subrequests": {"edge"},
-    "edge_uploads": {"edge"},
-    "middleware": {"edge", "edge_subrequests", "edge_uploads", "held", "intercept"},
+    "edge": {"edge_threads"},
+    "edge_replies": {"edge"},
+    "edge_subrequests": {"edge", "edge_threads"},
+    "edge_uploads": {"edge", "edge_threads"},
+    "middleware": {"edge", "edge_replies", "edge_subrequests", "edge_uploads", "held", "intercept"},
     "resources": {"edge", "resources_base", "resources_files"},
     "resources_base": {"edge"},
     "resources_files": {"edge", "edge_uploads", "resources_base"},
@@ -182,7 +184,7 @@ OWNERS = {
     "obstore": ("objects",),
     "multipart": ("intake_form",),
     "asyncio": ("edge", "server."),
-    "falcon": ("resources", "server."),
+    "falcon": ("resources", "resources_base", "resources_files", "server."),
     "itsdangerous": ("links",),
     "isal": ("checksums",),
     "zlib_ng": ("checksums",),
@@ -191,6 +193,8 @@ OWNERS = {
     "uvicorn": ("server.",),
     "prometheus_client": ("server.",),
 }
+# Those whose types others may name, to say what they hand on.
+SPOKEN = {"sqlalchemy"}
 
 # All that floor 0 may import: what computes, and neither waits, remembers, rolls dice nor touches the machine.
 # fmt: off
@@ -222,9 +226,14 @@ class _Imports(ast.NodeVisitor):
         self._base = here if is_package else here[:-1]
         self._depth = 0
         self.found: list[tuple[str, tuple[str, ...], int, bool]] = []
+        self.for_types: list[tuple[str, tuple[str, ...], int, bool]] = []  # those that do not run
 
     def visit_If(self, node: ast.If) -> None:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            runs, self.found = self.found, self.for_types
+            for branch in node.body:
+                self.visit(branch)
+            self.found = runs
             for branch in node.orelse:
                 self.visit(branch)
             return
@@ -276,6 +285,10 @@ def violations(module: str, source: str, *, is_package: bool = False, known: set
         else:
             complaints = list(_foreign(module, root, target, names))
         problems.update(dict.fromkeys(f"streamware.{module}:{line}: {complaint}" for complaint in complaints))
+    for target, _, line, _ in visitor.for_types:
+        root = target.partition(".")[0]
+        complaints = [] if root in SPOKEN else list(_owned(module, root))
+        problems.update(dict.fromkeys(f"streamware.{module}:{line}: {complaint}" for complaint in complaints))
     if FLOORS[module] == 0:
         problems.update(dict.fromkeys(f"streamware.{module}:{line}: floor 0 {what}" for line, what in _calls(tree)))
     return list(problems)
@@ -294,10 +307,16 @@ def _own(module: str, targets: Iterable[str]) -> Iterator[str]:
             yield f"imports streamware.{own} of its own floor, which NEIGHBOURS does not list"
 
 
-def _foreign(module: str, root: str, target: str, names: tuple[str, ...]) -> Iterator[str]:
+def _owned(module: str, root: str) -> Iterator[str]:
     owners = OWNERS.get(root)
-    if owners is not None and not any(module == owner or module.startswith(owner) for owner in owners):
+    if owners is not None and not any(
+        module.startswith(owner) if owner.endswith(".") else module == owner for owner in owners
+    ):
         yield f"imports {root}, which only {' and '.join(owners)} may know"
+
+
+def _foreign(module: str, root: str, target: str, names: tuple[str, ...]) -> Iterator[str]:
+    yield from _owned(module, root)
     if FLOORS[module] == 0:
         if root not in sys.stdlib_module_names:
             yield f"floor 0 needs no library and imports {root}"
@@ -373,6 +392,8 @@ def test_neighbours_form_no_circle() -> None:
         ("pump", "import urllib3", "only connections"),
         ("service", "from urllib3.util import Retry", "only connections"),
         ("middleware", "import asyncio", "only edge"),
+        ("edge_uploads", "import asyncio", "only edge"),
+        ("edge_uploads", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import asyncio", "only edge"),
         ("middleware", "import falcon.asgi", "only resources"),
         ("pump", "from isal import isal_zlib", "only checksums"),
         ("resources", "import uvicorn", "only server."),

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 from streamware import Archiver, Bundle, Conditions, Member, Policy
-from streamware.edge import answer
+from streamware.edge_replies import answer
 from streamware.edge_subrequests import AsgiSubrequests
 from streamware.errors import InvalidName, LimitExceeded, Overloaded, StreamwareError, TooManyDownloads, TooSlow
 from streamware.middleware import AsyncBundleMiddleware, BundleMiddleware

@@ -411,7 +411,8 @@ def test_nested_middlewares_do_not_answer_for_members() -> None:
 def test_bundles_of_bundles_need_no_thread_of_the_outer_ones() -> None:
     """An app that makes archives of its own, on the same archiver with one pump thread, as members of a bundle."""
     from streamware import Archiver, Bundle, Policy
-    from streamware.edge import run, send_reply
+    from streamware.edge import run
+    from streamware.edge_replies import send_reply
 
     shared = Archiver(Policy(pump_threads=1, read_timeout_seconds=5))
 

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 
 from streamware import Archiver, Policy, Reply
-from streamware.edge import AsyncBody, run, send_reply
+from streamware.edge import AsyncBody, run
+from streamware.edge_replies import send_reply
 from streamware.edge_subrequests import AsgiSubrequests
 from streamware.errors import BodyClosed, SizeMismatch, SourceError
 
