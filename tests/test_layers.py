@@ -36,7 +36,7 @@ FLOORS = {
             checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
             foreign passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
-            proxy connections exchange arrival answer answered idle dial slots traces
+            upstreams connections exchange arrival answer answered idle dial slots traces
             database sessions together file_tables file_database file_rows
             objects object_chunks object_errors object_folder body_in gunicorn_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -136,7 +136,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.probe": {"exchange", "sources.client", "sources.places"},
     "sources.subrequest": {"sources.proof", "sources.wsgi_answer"},
     "sources.client": {"exchange"},
-    "proxy": {"answered", "connections", "exchange", "slots", "sources.upstream"},
+    "upstreams": {"answered", "connections", "exchange", "slots", "sources.upstream"},
     "connections": {"answer", "answered", "dial", "exchange", "idle", "slots", "traces"},
     "answered": {"answer", "exchange", "slots"},
     "answer": {"arrival"},
@@ -371,6 +371,7 @@ def test_neighbours_form_no_circle() -> None:
         ("service", "import streamware.unheard_of", "not in FLOORS"),
         ("unheard_of", "", "not in FLOORS"),
         ("pump", "import urllib3", "only connections"),
+        ("upstreams", "import urllib3.exceptions", "only connections"),
         ("service", "from urllib3.util import Retry", "only connections"),
         ("middleware", "import asyncio", "only edge"),
         ("middleware", "import falcon.asgi", "only resources"),
