@@ -3,7 +3,7 @@
 The rule of this file: no body is believed to be what it should be: length, coding, validator and range of every answer
 are checked before its first byte is given, and the bytes are counted.
 
-What heads say is judged in ``heads``; connections are the affair of ``connections``.
+What heads say is judged in ``heads``; connections are the affair of ``proxy``.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from streamware.answered import Answered, Flight
-from streamware.connections import Connections, parse
 from streamware.errors import (
     InvalidManifest,
     InvalidTarget,
@@ -24,6 +23,7 @@ from streamware.exchange import Stop, UpstreamChunks
 from streamware.heads import framed_length, given_headers, harmless, next_hop, own_headers, passed_back, where
 from streamware.model import Observer, Url
 from streamware.policy import Policy
+from streamware.proxy import Connections, parse
 from streamware.reply import BytesBody, Reply
 from streamware.semantics import is_entity_tag
 from streamware.slots import Slots

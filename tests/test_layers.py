@@ -36,7 +36,7 @@ FLOORS = {
             checksums line coding tally passing recall crew pumps pumped early flights early_line ahead
             foreign passage walk pump
             versions ledger memory_ledger singles ledger_tables ledger_writer shared_ledger
-            upstreams connections exchange arrival answer answered idle dial slots traces
+            upstreams proxy exchange arrival answer answered idle dial slots traces
             database sessions together file_tables file_database file_rows
             objects object_chunks object_errors object_folder body_in gunicorn_in sources.stored
             sources sources.own sources.file sources.generated sources.subrequest sources.handover sources.upstream
@@ -136,8 +136,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "sources.probe": {"exchange", "sources.client", "sources.places"},
     "sources.subrequest": {"sources.proof", "sources.wsgi_answer"},
     "sources.client": {"exchange"},
-    "upstreams": {"answered", "connections", "exchange", "slots", "sources.upstream"},
-    "connections": {"answer", "answered", "dial", "exchange", "idle", "slots", "traces"},
+    "upstreams": {"answered", "exchange", "proxy", "slots", "sources.upstream"},
+    "proxy": {"answer", "answered", "dial", "exchange", "idle", "slots", "traces"},
     "answered": {"answer", "exchange", "slots"},
     "answer": {"arrival"},
     "held": {"edge"},
@@ -178,7 +178,7 @@ NEIGHBOURS: dict[str, set[str]] = {
 
 # Outside library -> the only modules that may know it; "server." stands for everything below.
 OWNERS = {
-    "urllib3": ("connections",),
+    "urllib3": ("proxy",),
     "obstore": ("objects",),
     "multipart": ("intake_form",),
     "asyncio": ("edge", "server."),
@@ -370,9 +370,9 @@ def test_neighbours_form_no_circle() -> None:
         ("service", "from streamware import Bundle", "front door"),
         ("service", "import streamware.unheard_of", "not in FLOORS"),
         ("unheard_of", "", "not in FLOORS"),
-        ("pump", "import urllib3", "only connections"),
-        ("upstreams", "import urllib3.exceptions", "only connections"),
-        ("service", "from urllib3.util import Retry", "only connections"),
+        ("pump", "import urllib3", "only proxy"),
+        ("upstreams", "import urllib3.exceptions", "only proxy"),
+        ("service", "from urllib3.util import Retry", "only proxy"),
         ("middleware", "import asyncio", "only edge"),
         ("middleware", "import falcon.asgi", "only resources"),
         ("pump", "from isal import isal_zlib", "only checksums"),
@@ -399,7 +399,7 @@ def test_the_walk_sees_what_it_must_refuse(module: str, source: str, complaint: 
         ("model", "from os import PathLike, fspath\nfrom streamware.errors import InvalidName"),
         ("formats.zip", "import struct, zlib"),
         ("pump", "import threading, time\nfrom streamware import plan\nfrom streamware.plan import Plan"),
-        ("connections", "import urllib3\nfrom urllib3.util import Retry"),
+        ("proxy", "import urllib3\nfrom urllib3.util import Retry"),
         ("server.cli", "import asyncio, falcon\n\ndef main():\n    import uvicorn"),
         ("plan", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from streamware.service import Archiver"),
     ],
