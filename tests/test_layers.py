@@ -1,7 +1,8 @@
 """The house keeps its floors: walks the imports of every file of the package, by syntax, without running any.
 
 The rule of this file: a new module has no place until it is written into FLOORS, and a same-floor import is none of the
-plan until it is written into NEIGHBOURS. Imports under ``TYPE_CHECKING`` do not exist at run time and are left alone.
+plan until it is written into NEIGHBOURS. Imports under ``TYPE_CHECKING`` do not exist at run time; they may only not
+name an outside library that belongs to others, for what a file says in its types it knows.
 """
 
 from __future__ import annotations
@@ -153,7 +154,7 @@ NEIGHBOURS: dict[str, set[str]] = {
     "server.listing": {"server.files", "server.page"},
     "server.folder_page": {"server.files", "server.page"},
     "server.app": {
-        *("edge", "edge_uploads", "middleware", "resources_base", "resources_files"),
+        *("edge", "edge_uploads", "middleware", "resources"),
         *("server.files", "server.folder_page", "server.guard", "server.listing", "server.metrics", "server.page"),
         *("server.raw", "server.tokens", "server.uploads", "server.uploads_page"),
     },
@@ -162,8 +163,8 @@ NEIGHBOURS: dict[str, set[str]] = {
     "server.storage": {"server.state"},
     "server.uploads": {
         "edge",
+        "resources",
         "resources_base",
-        "resources_files",
         "server.metrics",
         "server.page",
         "server.uploads_page",
@@ -181,7 +182,7 @@ OWNERS = {
     "urllib3": ("proxy",),
     "obstore": ("objects",),
     "multipart": ("intake_form",),
-    "asyncio": ("edge", "server."),
+    "asyncio": ("edge", "edge_clients", "edge_subrequests", "edge_uploads", "server."),
     "falcon": ("resources", "server."),
     "itsdangerous": ("links",),
     "isal": ("checksums",),
@@ -191,6 +192,8 @@ OWNERS = {
     "uvicorn": ("server.",),
     "prometheus_client": ("server.",),
 }
+# Those whose types others may name, to say what they hand on.
+SPOKEN = {"sqlalchemy"}
 
 # All that floor 0 may import: what computes, and neither waits, remembers, rolls dice nor touches the machine.
 # fmt: off
@@ -222,9 +225,14 @@ class _Imports(ast.NodeVisitor):
         self._base = here if is_package else here[:-1]
         self._depth = 0
         self.found: list[tuple[str, tuple[str, ...], int, bool]] = []
+        self.for_types: list[tuple[str, tuple[str, ...], int, bool]] = []  # those that do not run
 
     def visit_If(self, node: ast.If) -> None:
         if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            runs, self.found = self.found, self.for_types
+            for branch in node.body:
+                self.visit(branch)
+            self.found = runs
             for branch in node.orelse:
                 self.visit(branch)
             return
@@ -276,6 +284,10 @@ def violations(module: str, source: str, *, is_package: bool = False, known: set
         else:
             complaints = list(_foreign(module, root, target, names))
         problems.update(dict.fromkeys(f"streamware.{module}:{line}: {complaint}" for complaint in complaints))
+    for target, _, line, _ in visitor.for_types:
+        root = target.partition(".")[0]
+        complaints = [] if root in SPOKEN else list(_owned(module, root))
+        problems.update(dict.fromkeys(f"streamware.{module}:{line}: {complaint}" for complaint in complaints))
     if FLOORS[module] == 0:
         problems.update(dict.fromkeys(f"streamware.{module}:{line}: floor 0 {what}" for line, what in _calls(tree)))
     return list(problems)
@@ -294,10 +306,16 @@ def _own(module: str, targets: Iterable[str]) -> Iterator[str]:
             yield f"imports streamware.{own} of its own floor, which NEIGHBOURS does not list"
 
 
-def _foreign(module: str, root: str, target: str, names: tuple[str, ...]) -> Iterator[str]:
+def _owned(module: str, root: str) -> Iterator[str]:
     owners = OWNERS.get(root)
-    if owners is not None and not any(module == owner or module.startswith(owner) for owner in owners):
+    if owners is not None and not any(
+        module.startswith(owner) if owner.endswith(".") else module == owner for owner in owners
+    ):
         yield f"imports {root}, which only {' and '.join(owners)} may know"
+
+
+def _foreign(module: str, root: str, target: str, names: tuple[str, ...]) -> Iterator[str]:
+    yield from _owned(module, root)
     if FLOORS[module] == 0:
         if root not in sys.stdlib_module_names:
             yield f"floor 0 needs no library and imports {root}"
@@ -375,8 +393,11 @@ def test_neighbours_form_no_circle() -> None:
         ("service", "from urllib3.util import Retry", "only proxy"),
         ("middleware", "import asyncio", "only edge"),
         ("middleware", "import falcon.asgi", "only resources"),
+        ("resources_base", "import falcon", "only resources"),
+        ("resources_files", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import falcon", "only resources"),
         ("pump", "from isal import isal_zlib", "only checksums"),
         ("resources", "import uvicorn", "only server."),
+        ("sessions", "import sqlalchemy", "only database"),
         ("plan", "import time", "is pure"),
         ("plan", "from os import path, open", "is pure"),
         ("plan", "import os.path", "is pure"),
@@ -400,6 +421,8 @@ def test_the_walk_sees_what_it_must_refuse(module: str, source: str, complaint: 
         ("formats.zip", "import struct, zlib"),
         ("pump", "import threading, time\nfrom streamware import plan\nfrom streamware.plan import Plan"),
         ("proxy", "import urllib3\nfrom urllib3.util import Retry"),
+        ("resources", "import falcon.asgi"),
+        ("sessions", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import sqlalchemy"),
         ("server.cli", "import asyncio, falcon\n\ndef main():\n    import uvicorn"),
         ("plan", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from streamware.service import Archiver"),
     ],
