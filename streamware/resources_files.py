@@ -27,6 +27,7 @@ from streamware.service import Archiver
 __all__ = ["AsgiFiles", "WsgiFiles"]
 
 _BRINGING = ("POST", "PATCH")  # the methods that have a body here
+_SETTLING = ("HEAD", "DELETE")  # those that may wait for what an upload has brought to be written
 
 # The resources of one archiver count and limit together.
 _services: WeakKeyDictionary[Archiver, dict[bool, FileService]] = WeakKeyDictionary()
@@ -88,11 +89,10 @@ class AsgiFiles(Resource):
         self._meet(req.scope)
         request = FileRequest.from_scope(req.scope, id=id, client_header=self.archiver.policy.client_header)
         if req.method not in _BRINGING:
-            found = await run(self.archiver, self._service.ask, request)
-            assert isinstance(found, Reply), "nothing but an upload has a body"
-            begin(req, resp, found)
-            sent = sends_body(req, found)
-            resp.stream = stream = AsyncBody(self.archiver, found.body, receive=receive_of(req) if sent else None)
+            reply = await self._asked(req, request)
+            begin(req, resp, reply)
+            sent = sends_body(req, reply)
+            resp.stream = stream = AsyncBody(self.archiver, reply.body, receive=receive_of(req) if sent else None)
             if not sent:
                 await stream.close()
             return
@@ -112,6 +112,15 @@ class AsgiFiles(Resource):
             resp.set_header("Connection", "close")
         if not sends_body(req, reply):
             await stream.close()
+
+    async def _asked(self, req: AsgiRequest, request: FileRequest) -> Reply:
+        """The answer to a request that brings nothing; none that waits for a store does so on a thread of downloads."""
+        ask = partial(self._service.ask, request)
+        if req.method in _SETTLING:
+            return (await answered(self.archiver, ask, partial(_read, req)))[0]
+        found = await run(self.archiver, ask)
+        assert isinstance(found, Reply), "nothing but an upload has a body"
+        return found
 
 
 async def _read(req: AsgiRequest) -> Message:
