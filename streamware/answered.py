@@ -19,7 +19,7 @@ from streamware.slots import Slot
 
 __all__ = ["Answered", "Flight"]
 
-_log = logging.getLogger("streamware.proxy")
+_log = logging.getLogger("streamware")
 
 _SMALL_BYTES = 64 * 1024  # of one read of an answer beyond the first few (``slots.Slot.large``)
 _DRAIN_BYTES = 8 * 1024

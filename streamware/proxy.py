@@ -1,262 +1,333 @@
-"""Other servers' files: members opened at any offset, and plain forwarding; who is asked, and where redirects lead.
+"""Connections to other servers: pools of them, kept warm, and one answer over each at a time.
 
-The rule of this file: no body is believed to be what it should be: length, coding, validator and range of every answer
-are checked before its first byte is given, and the bytes are counted.
+The rules of this file: it is the only one that knows urllib3; whatever urllib3, http.client, ssl or a socket raises
+leaves through one gate as an error of ours; and what a manifest names is only ever asked over connections whose address
+was judged, and shares none with what code names.
 
-What heads say is judged in ``heads``; connections are the affair of ``connections``.
+urllib3 has the pools and makes the connections, TLS included. A request is sent as ready bytes and its answer is read
+by ``answer.Answer``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import select
+import socket
+import ssl
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import cached_property, lru_cache
+from http.client import HTTPException
+from types import TracebackType
+from typing import Any
 
-from streamware.answered import Answered, Flight
-from streamware.connections import Connections, parse
-from streamware.errors import (
-    InvalidManifest,
-    InvalidTarget,
-    RequestError,
-    StreamwareError,
-    UpstreamError,
-    UpstreamStatus,
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    LocationParseError,
+    NameResolutionError,
+    NewConnectionError,
+    SSLError,
 )
-from streamware.exchange import Stop, UpstreamChunks
-from streamware.heads import framed_length, given_headers, harmless, next_hop, own_headers, passed_back, where
-from streamware.model import Observer, Url
+from urllib3.exceptions import TimeoutError as PoolTimeout
+from urllib3.util import Timeout, parse_url
+from urllib3.util.connection import allowed_gai_family
+
+from streamware.answer import Answer
+from streamware.answered import Answered, Flight
+from streamware.dial import dial
+from streamware.errors import InvalidTarget, UpstreamBusy, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from streamware.exchange import Stop
+from streamware.heads import where
+from streamware.idle import Idle
+from streamware.origin import DEFAULT_PORTS, Origin, plain, rendered
 from streamware.policy import Policy
-from streamware.reply import BytesBody, Reply
-from streamware.semantics import is_entity_tag
 from streamware.slots import Slots
-from streamware.sources.upstream import UpstreamSource
+from streamware.traces import let_go
 
-__all__ = ["Upstream", "UpstreamChunks", "UpstreamSource"]
+__all__ = ["Connections", "parse"]
 
-_REDIRECTS = (301, 302, 303, 307, 308)
-_BASE = {"Accept-Encoding": "identity", "User-Agent": "streamware"}
+_HOSTS = 64  # pools kept; the one unused for longest is given up
+_OUTSIDE = (HTTPError, HTTPException, OSError)
 
 
-class Upstream:
-    """Asks other servers, over one pool of connections for each. Used from any thread.
+def parse(url: str) -> tuple[Origin, str]:
+    """Origin and request target of an absolute URL, as urllib3 reads it.
 
-    No proxy is used and the environment is not looked at, except that OpenSSL finds its certificates where
-    ``SSL_CERT_FILE`` and ``SSL_CERT_DIR`` say.
+    :raises InvalidTarget: it is not http(s), has no host, carries a user name, or cannot be parsed.
+    """
+    return plain(url) or _parsed(url)
 
-    :param observer: told of answers opened, requests repeated and attempts failed; None for nobody.
+
+@lru_cache(maxsize=1024)
+def _parsed(url: str) -> tuple[Origin, str]:
+    try:
+        parts = parse_url(url)
+    except LocationParseError as error:
+        raise InvalidTarget("A URL cannot be parsed.") from error
+    if parts.scheme not in ("http", "https") or not parts.host:
+        raise InvalidTarget("A URL must be absolute, with http or https.")
+    if parts.auth is not None:
+        raise InvalidTarget("A URL must not carry a user name or password; use headers for credentials.")
+    return Origin(parts.scheme, parts.host, parts.port or DEFAULT_PORTS[parts.scheme]), parts.request_uri
+
+
+class Connections:
+    """One pool of connections for each origin, of one kind. Used from any thread.
+
+    :param guarded: every address is judged before it is dialled.
+    :param retried: called when a request is sent again.
     """
 
-    def __init__(self, policy: Policy, observer: Observer | None = None) -> None:
+    def __init__(self, policy: Policy, slots: Slots, *, guarded: bool, retried: Any) -> None:
         self._policy = policy
-        self._observer = observer
-        self._slots = Slots(policy.opens_per_host)
-        self._trusted = Connections(policy, self._slots, guarded=False, retried=self.retried)
-        self._guarded = Connections(policy, self._slots, guarded=True, retried=self.retried)
+        self._slots = slots
+        # Other users of urllib3 in this process keep their own classes.
+        own = {"policy": policy, "retried": staticmethod(retried)}
+        plain, tls = (_GuardedConnection, _GuardedTlsConnection) if guarded else (_Connection, _TlsConnection)
+        kept = {"QueueCls": Idle}
+        self._kinds: dict[str, type[HTTPConnectionPool]] = {
+            "http": type("_Pool", (HTTPConnectionPool,), {"ConnectionCls": type("_Plain", (plain,), own), **kept}),
+            "https": type("_TlsPool", (HTTPSConnectionPool,), {"ConnectionCls": type("_Tls", (tls,), own), **kept}),
+        }
+        self._lock = threading.Lock()
+        self._pools: OrderedDict[Origin, HTTPConnectionPool] = OrderedDict()
 
-    def source(
-        self,
-        content: Url,
-        *,
-        size: int | None = None,
-        etag: str | None = None,
-        digest: bytes | None = None,
-        proved: bool = False,
-    ) -> UpstreamSource:
-        """A source for a member. Asks nobody yet.
+    def ask(self, method: str, url: str, headers: Mapping[str, str], stop: Stop | None) -> Answered:
+        """Send a request and wait for the head of its answer.
 
-        :param size: bytes the content must have; None: find out. :param etag: the entity-tag it must carry, or None.
-        :param digest: the SHA-256 it must have, which whoever reads it whole checks; None: not known.
-        :param proved: whoever reads it whole checks a declared size and checksum.
-        :raises InvalidTarget: a URL or one of the member's own headers cannot be sent.
-        :raises InvalidManifest: ``etag`` is no entity-tag.
+        :raises InvalidTarget: the URL cannot be asked.
+        :raises UpstreamError: there is no answer.
         """
-        if etag is not None and not is_entity_tag(etag):
-            raise InvalidManifest("An etag must be an entity-tag, with its quotes.")
-        for url in (content.url, *content.mirrors):
-            if isinstance(url, str):
-                parse(url)
-        own = _with_base(own_headers(content.headers)) if content.headers else _BASE
-        return UpstreamSource(
-            self,
-            content,
-            own,
-            size=size,
-            etag=etag,
-            digest=digest,
-            proved=proved,
-            policy=self._policy,
-        )
-
-    def representation(self, content: Url, *, etag: str | None, proved: bool) -> UpstreamSource:
-        """A source for what a member's server sends, gzip-coded or not; ``coding`` tells which. See ``source``.
-
-        :param proved: whoever reads it whole, and not gzip-coded, checks a declared size and checksum.
-        """
-        made = self.source(content, etag=etag, proved=proved)
-        made.take_gzip()
-        return made
-
-    def forward(self, url: str, *, method: str = "GET", headers: Iterable[tuple[str, str]] = ()) -> Reply:
-        """Ask for one file and pass the answer on as it comes, whatever its status. The caller closes the body.
-
-        The URL is trusted. ``headers`` are sent as given, less those that concern one connection, so the caller puts in
-        what the upstream is to know: Range and conditionals of the client, credentials of its own. Where a redirect
-        leads to another origin, only Accept, Accept-Language, User-Agent, Range and conditionals go along. The body's
-        length is the announced one, or None; a body that breaks off raises.
-
-        :raises RequestError: ``method`` is neither GET nor HEAD (status 405), or a header cannot be sent.
-        :raises UpstreamError: there is no answer, or one whose framing cannot be relied on.
-        """
-        if method not in ("GET", "HEAD"):
-            error = RequestError("Only GET and HEAD can be forwarded.")
-            error.status = 405
-            raise error
-        given = given_headers(headers)
-        try:
-            exchange = self._follow(
-                method,
-                url,
-                _with_base(given),
-                elsewhere=_with_base(harmless(given)),
-                hops=self._policy.max_redirects_code,
-                admit=False,
+        origin, target = parse(url)
+        slot = self._slots.take(origin, self._policy.read_timeout_seconds, lambda: stop is not None and stop.is_set)
+        if slot is None:
+            if stop is not None:
+                stop.wait(0.0)  # raises where that is why
+            raise UpstreamBusy(
+                f"{where(url)}: {self._policy.opens_per_host} answers of its server are open, and none ended in time",
+                retry_after=self._policy.overload_retry_seconds,
             )
-            reply = self._reply(method, exchange)
-        except UpstreamError:
-            self.failed()
-            raise
-        self.opened()
-        return reply
-
-    def _reply(self, method: str, exchange: Answered) -> Reply:
-        head = exchange.head
-        bodiless = method == "HEAD" or head.status in (204, 304)
+        gate = Gate(where(url))
         try:
-            if head.status < 200:
-                raise UpstreamError(f"{head.url}: an interim status ({head.status}) as the last word")
-            length = framed_length(head)
-            told = None if head.status in (204, 304) else length
-            headers = tuple(passed_back(head, exchange.lines(), told))
-            if not bodiless:
-                exchange.at_leisure()
-                chunks = UpstreamChunks(exchange, length, self._policy.chunk_bytes, failed=self.failed)
-                return Reply(head.status, headers, chunks)
-            reply = Reply(head.status, headers, BytesBody())
+            with gate:
+                pool = self._pool(origin)
+                connection: _Connection = pool._get_conn()  # type: ignore[assignment]
+                request = rendered(method, origin, target, headers)
+                try:
+                    answer = connection.asked(method, request, gate.where, stop)
+                except BaseException:
+                    connection.close()
+                    raise
         except BaseException:
-            exchange.discard()
+            slot.free()
             raise
-        exchange.discard()
-        return reply
+        return Answered(answer, connection, pool._put_conn, gate, slot)
+
+    def launch(self, url: str, headers: Mapping[str, str], *, large: bool) -> Flight | None:
+        """Send a GET, if that takes no waiting: over a connection that is there; None: it is to be asked for."""
+        origin, target = parse(url)
+        pool = self._pool(origin)
+        idle: Any = pool.pool
+        connection: _Connection | None = None if idle is None else idle.idle()
+        if connection is None:
+            return None
+        slot = self._slots.take_now(origin, large=large)
+        if slot is None or not connection.is_connected:
+            pool._put_conn(connection)  # one that has died is looked at once more, by whoever may make another
+            if slot is not None:
+                slot.free()
+            return None
+        request = rendered("GET", origin, target, headers)
+        try:
+            answer = connection.post("GET", request, where(url))
+        except OSError:
+            connection.close()
+            slot.free()
+            return None
+        return Flight(answer, connection, pool._put_conn, Gate(answer.url), slot)
 
     def close(self) -> None:
         """Close the idle connections. Answers that are still being read go on, and close theirs when they end."""
-        self._trusted.close()
-        self._guarded.close()
+        with self._lock:
+            pools = tuple(self._pools.values())
+            self._pools.clear()
+        for pool in pools:
+            pool.close()
 
-    # --- what sources need: see sources.upstream.Client ---
+    def _pool(self, origin: Origin) -> HTTPConnectionPool:
+        with self._lock:
+            pool = self._pools.get(origin)
+            if pool is not None:
+                self._pools.move_to_end(origin)
+                return pool
+            policy = self._policy
+            secure: Any = {"ssl_context": self._tls} if origin.scheme == "https" else {}
+            pool = self._pools[origin] = self._kinds[origin.scheme](
+                origin.host,
+                origin.port,
+                maxsize=policy.pool_connections,
+                block=False,
+                timeout=Timeout(connect=policy.connect_timeout_seconds, read=policy.read_timeout_seconds),
+                **secure,
+            )
+            old = self._pools.popitem(last=False)[1] if len(self._pools) > _HOSTS else None
+        if old is not None:
+            old.close()
+        return pool
 
-    def ask(
-        self,
-        method: str,
-        url: str,
-        content: Url,
-        own: Mapping[str, str],
-        extra: Mapping[str, str],
-        stop: Stop | None = None,
-        flight: Flight | None = None,
-    ) -> Answered:
-        """Ask one URL of a member. ``own`` headers stay with the origin they were given for, ``extra`` go anywhere.
+    @cached_property
+    def _tls(self) -> ssl.SSLContext:
+        # Reading the certificates takes some 20 ms: done once, and only where they are needed.
+        return ssl.create_default_context()
 
-        Where as many answers of that host are open as may be, it waits for one of them to end, at most for
-        ``read_timeout_seconds``. ``stop`` ends that wait and the one for the answer at once; a connection that is being
-        made is given up only after its time. ``flight``: what ``launch`` gave of the same.
-        """
-        return self._follow(
-            method,
-            url,
-            {**own, **extra} if extra else own,
-            elsewhere={**_BASE, **extra},
-            hops=self._policy.redirects(content),
-            admit=not content.trusted,
-            stop=stop,
-            flight=flight,
-        )
 
-    def launch(
-        self, url: str, content: Url, own: Mapping[str, str], extra: Mapping[str, str], *, large: bool
-    ) -> Flight | None:
-        """Send what ``ask`` would with GET, where that takes no waiting; None: it is to be asked for.
+# --- errors --------------------------------------------------------------------------------------------------
 
-        What comes of it is the caller's to end: ``ask`` goes on with it.
-        """
-        try:
-            if not content.trusted:
-                self._policy.admit_url(url)
-            connections = self._trusted if content.trusted else self._guarded
-            return connections.launch(url, {**own, **extra} if extra else own, large=large)
-        except StreamwareError:
-            return None  # asking for it will say so
 
-    def spare(self, content: Url) -> bool:
-        """Whether an answer may be opened before its turn: at most half of those of a host, lest the ones that wait for
-        their turn keep out the ones whose turn it is. Asks nobody and never waits.
-        """
-        if not isinstance(content.url, str):
-            return True  # where it leads is found out when it is opened
-        try:
-            return self._slots.spare(parse(content.url)[0])
-        except InvalidTarget:
-            return True  # opening it will say so
+class Gate:
+    """The one gate through which errors of urllib3, http.client, ssl and sockets leave, as ours."""
 
-    def opened(self) -> None:
-        if self._observer is not None:
-            self._observer.upstream_opened()
+    __slots__ = ("where",)
 
-    def retried(self) -> None:
-        if self._observer is not None:
-            self._observer.upstream_retried()
+    def __init__(self, where: str) -> None:
+        self.where = where
 
-    def failed(self) -> None:
-        if self._observer is not None:
-            self._observer.upstream_failed()
+    def __enter__(self) -> None:
+        return None
 
-    # --- asking ---
-
-    def _follow(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        *,
-        elsewhere: Mapping[str, str],
-        hops: int,
-        admit: bool,
-        stop: Stop | None = None,
-        flight: Flight | None = None,
-    ) -> Answered:
-        """Ask, and follow at most ``hops`` redirects; ``elsewhere`` are the headers once the origin has changed."""
-        origin = url
-        for hop in range(hops + 1):
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, _OUTSIDE):
+            own = _translated(error)(f"{self.where}: {error}")
+            own.passing = not isinstance(error, SSLError | ssl.SSLError)  # a certificate will be no better soon
+            let_go(error)  # urllib3 keeps it in a frame of its traceback
             try:
-                if hop and parse(url)[0] != parse(origin)[0]:
-                    headers = elsewhere
-                if admit:
-                    self._policy.admit_url(url)
-                if flight is not None:
-                    exchange, flight = flight.answered(stop), None
-                else:
-                    exchange = (self._guarded if admit else self._trusted).ask(method, url, headers, stop)
-            except InvalidTarget as error:
-                if hop == 0:
-                    raise
-                raise UpstreamError(f"{where(url)}: a redirect that cannot be followed") from error
-            head = exchange.head
-            location = head.fields.get("location") if head.status in _REDIRECTS else None
-            if location is None:
-                return exchange
-            exchange.discard()
-            url = next_hop(url, location)
-        raise UpstreamStatus(f"{head.url}: more than {hops} redirects", upstream_status=head.status)
+                raise own from error
+            finally:
+                del own, error  # else each would hold itself, by this frame in its traceback
 
 
-def _with_base(headers: Mapping[str, str]) -> dict[str, str]:
-    names = {name.lower() for name in headers}
-    return {**{name: value for name, value in _BASE.items() if name.lower() not in names}, **headers}
+def _translated(error: Exception) -> type[UpstreamError]:
+    if isinstance(error, NewConnectionError | SSLError | ssl.SSLError):  # refused, no route, no such name; TLS
+        return UpstreamUnreachable
+    if isinstance(error, PoolTimeout | TimeoutError):
+        return UpstreamTimeout
+    return UpstreamError
+
+
+class _Connection(HTTPConnection):
+    """A connection that may have died unnoticed while it waited in the pool.
+
+    A request over a connection that was used before and ends before any answer is sent once more, over a new one:
+    GET and HEAD may be repeated (RFC 9110 section 9.2.2), and here are no others.
+    """
+
+    policy: Policy
+    _poll: select.poll | None = None
+    _again: tuple[str, bytes] | None = None  # the request, while it may be sent once more
+
+    @staticmethod
+    def retried() -> None:
+        """Called when a request is sent again."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether it is there, and nothing has come that nobody asked for."""
+        if self.sock is None:
+            return False
+        if self._poll is None:
+            self._poll = select.poll()  # not select(), which knows no descriptor above 1023
+            self._poll.register(self.sock.fileno(), select.POLLIN)
+        return not self._poll.poll(0)
+
+    def connect(self) -> None:
+        self.timeout = self.policy.connect_timeout_seconds
+        super().connect()
+        self.sock.settimeout(self.policy.read_timeout_seconds)
+
+    def close(self) -> None:
+        self._poll = None
+        super().close()
+
+    def asked(self, method: str, request: bytes, url: str, stop: Stop | None) -> Answer:
+        """Send a request, and wait for the head of its answer; ``stop`` ends that wait."""
+        return self.awaited(self.post(method, request, url), stop)
+
+    def post(self, method: str, request: bytes, url: str) -> Answer:
+        """Send a request; its answer is yet to come."""
+        self._again = None if self.sock is None else (method, request)
+        if self.sock is None:
+            self.connect()
+        with suppress(ConnectionError):  # it is met again where the answer is read; one may have come before
+            self.sock.sendall(request)
+        return Answer(self.sock, method, url, (self.policy.min_rate_bytes, self.policy.min_rate_seconds))
+
+    def awaited(self, answer: Answer, stop: Stop | None) -> Answer:
+        if stop is None:
+            return self._begun(answer, lambda: False)
+        with stop.ending(self._shut_down):
+            return self._begun(answer, lambda: stop.is_set)
+
+    def _shut_down(self) -> None:
+        sock = self.sock
+        if sock is not None:
+            with suppress(OSError):  # closed already
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # the plain socket's method, for TLS too
+
+    def _begun(self, answer: Answer, stopped: Callable[[], bool]) -> Answer:
+        try:
+            answer.begin()
+            return answer
+        except ConnectionError:
+            if self._again is None or stopped():
+                raise
+        method, request = self._again
+        self.retried()
+        self.close()
+        answer = self.post(method, request, answer.url)
+        answer.begin()
+        return answer
+
+
+class _TlsConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
+
+
+class _GuardedConnection(_Connection):
+    """One that only goes where Policy lets the host's name lead; Host, SNI and the certificate's name stay the name.
+
+    Every new connection resolves the name again and is judged again, the one made for a request's second try too. The
+    refusal is none of urllib3's errors, so nothing takes it for a failure that another try could mend.
+    """
+
+    def _new_conn(self) -> socket.socket:
+        def judge(address: str) -> None:
+            self.policy.admit_address(self._dns_host, address)
+
+        try:
+            sock = dial(
+                self._dns_host,
+                self.port,
+                judge,
+                family=allowed_gai_family(),
+                options=self.socket_options or (),
+                seconds=self.policy.connect_timeout_seconds,
+            )
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except TimeoutError as error:
+            raise ConnectTimeoutError(self, f"Connection to {self.host} timed out.") from error
+        except OSError as error:
+            raise NewConnectionError(self, f"Failed to establish a new connection: {error}") from error
+        sys.audit("http.client.connect", self, self.host, self.port)
+        return sock
+
+
+class _GuardedTlsConnection(_GuardedConnection, _TlsConnection):
+    """The same over TLS."""

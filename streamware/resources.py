@@ -1,7 +1,7 @@
 """Falcon resources: a bundle, another server's file, or the file service; for WSGI and ASGI apps.
 
-The rule of this file: it translates. A Falcon request becomes a call of the Archiver, the Reply becomes a Falcon
-response; what is answered is decided below.
+The rules of this file: it is the only one that knows falcon, ``server/`` aside; and it translates. A Falcon request
+becomes a call of the Archiver, the Reply becomes a Falcon response; what is answered is decided below.
 
 Resources of bundles and of other servers' files have one method to override. ``falcon.HTTPError`` and its kin raised
 there are answered by Falcon as usual, any ``StreamwareError`` as a problem (RFC 9457).
@@ -17,19 +17,12 @@ import falcon
 import falcon.asgi
 
 from streamware.admission import Ticket
-from streamware.edge import admitted, run
+from streamware.edge import AsyncBody, admitted, run
 from streamware.errors import StreamwareError
 from streamware.model import Bundle
 from streamware.reply import Conditions, Reply
-from streamware.resources_base import AsgiResource, Resource, begin, sends_body
-from streamware.resources_files import (
-    AsyncFileResource,
-    AsyncFilesResource,
-    AsyncTusResource,
-    FileResource,
-    FilesResource,
-    TusResource,
-)
+from streamware.resources_base import Resource, begin, receive_of, sends_body
+from streamware.resources_files import AsgiFiles, WsgiFiles
 from streamware.service import Archiver
 
 __all__ = [
@@ -75,6 +68,29 @@ class _WsgiResource(Resource, ABC):
 
     @abstractmethod
     def _ask(self, req: falcon.Request, params: dict[str, Any]) -> Reply: ...
+
+
+class AsgiResource(Resource, ABC):
+    """Sends the Reply that ``_ask`` gives, on ``falcon.asgi.App``; the client's leaving ends it at once."""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
+        self._meet(req.scope)
+        try:
+            reply = await self._ask(req, params)
+        except StreamwareError as error:
+            reply = self.archiver.problem(error)
+        begin(req, resp, reply)
+        if sends_body(req, reply):
+            resp.stream = AsyncBody(self.archiver, reply.body, receive=receive_of(req))
+        else:
+            resp.stream = stream = AsyncBody(self.archiver, reply.body)
+            await stream.close()
+
+    async def on_head(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
+        await self.on_get(req, resp, **params)
+
+    @abstractmethod
+    async def _ask(self, req: falcon.asgi.Request, params: dict[str, Any]) -> Reply: ...
 
 
 class BundleResource(_WsgiResource):
@@ -161,7 +177,7 @@ class AsyncProxyResource(AsgiResource):
         return await run(self.archiver, _forwarded, self.archiver, req, url, headers)
 
 
-# --- shared by both flavours -------------------------------------------------------------------------------------
+# --- shared by both flavours of bundles and of other servers' files ----------------------------------------------
 
 
 def _conditions(archiver: Archiver, req: falcon.Request) -> Conditions:
@@ -180,3 +196,81 @@ def _forwarded(archiver: Archiver, req: falcon.Request, url: str, extra: Mapping
     headers.update((name.lower(), value) for name, value in extra.items())
     conditions = _conditions(archiver, req)
     return archiver.forward(url, method=req.method, headers=headers.items(), conditions=conditions)
+
+
+# --- stored files ------------------------------------------------------------------------------------------------
+
+
+class FilesResource(WsgiFiles):
+    """All stored files, on ``falcon.App``: POST adds files, as a raw body, a form or by tus; GET lists them.
+
+    ``app.add_route("/files", FilesResource(archiver))``, with a FileResource at ``/files/{id}``.
+
+    :param archiver: made with ``files``; shared by all resources, closed by whoever made it.
+    :raises ValueError: it was made without.
+    """
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
+        self._answer(req, resp, None)
+
+    on_head = on_post = on_options = on_get
+
+
+class FileResource(WsgiFiles):
+    """One stored file, on ``falcon.App``: GET and HEAD give it out, PATCH goes on with an upload, DELETE ends it.
+
+    ``app.add_route("/files/{id}", FileResource(archiver))``; see FilesResource.
+    """
+
+    def on_get(self, req: falcon.Request, resp: falcon.Response, id: Any, **params: Any) -> None:
+        self._answer(req, resp, str(id))
+
+    # A POST may stand for another method (X-HTTP-Method-Override).
+    on_head = on_patch = on_delete = on_post = on_options = on_get
+
+
+class TusResource(WsgiFiles):
+    """Uploads by tus 1.0.0 and nothing else, on ``falcon.App``. One resource is for two routes: ``/uploads`` and
+    ``/uploads/{id}``; see FilesResource.
+    """
+
+    _tus_only = True
+
+    def on_post(self, req: falcon.Request, resp: falcon.Response, id: Any = None, **params: Any) -> None:
+        self._answer(req, resp, None if id is None else str(id))
+
+    on_head = on_patch = on_delete = on_options = on_post
+
+
+class AsyncFilesResource(AsgiFiles):
+    """All stored files, on ``falcon.asgi.App``; see FilesResource.
+
+    With ``streamware.middleware.ExpectContinue`` around the app, clients that ask first are refused before they send.
+    """
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
+        await self._answer(req, resp, None)
+
+    on_head = on_post = on_options = on_get
+
+
+class AsyncFileResource(AsgiFiles):
+    """One stored file, on ``falcon.asgi.App``; see FileResource."""
+
+    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: Any, **params: Any) -> None:
+        await self._answer(req, resp, str(id))
+
+    on_head = on_patch = on_delete = on_post = on_options = on_get
+
+
+class AsyncTusResource(AsgiFiles):
+    """Uploads by tus 1.0.0 and nothing else, on ``falcon.asgi.App``; see TusResource."""
+
+    _tus_only = True
+
+    async def on_post(
+        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: Any = None, **params: Any
+    ) -> None:
+        await self._answer(req, resp, None if id is None else str(id))
+
+    on_head = on_patch = on_delete = on_options = on_post

@@ -1,33 +1,63 @@
 """What all Falcon resources share: a Reply is put on a Falcon response, and the client's leaving is seen.
 
-The rule of this file: it translates and decides nothing. Only ``resources`` files, besides ``server/``, know falcon.
+The rule of this file: it translates and decides nothing. ``resources`` alone knows falcon; what is needed of its
+requests and responses here, and in ``resources_files``, the protocols say.
 """
 
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
+import sys
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
+from typing import Any, Protocol
 
-import falcon
-import falcon.asgi
-
-from streamware.edge import AsyncBody, Receive
-from streamware.errors import StreamwareError
+from streamware.edge import Receive
 from streamware.reply import Reply
 from streamware.service import Archiver
 
-__all__ = ["AsgiResource", "Resource", "begin", "receive_of", "sends_body"]
+__all__ = ["AsgiRequest", "Request", "Resource", "Response", "WsgiRequest", "begin", "receive_of", "sends_body"]
 
 _log = logging.getLogger("streamware.resources")
 
 _BODILESS = (204, 304)
 
 
+class Request(Protocol):
+    """What of a Falcon request is looked at, in both flavours."""
+
+    @property
+    def method(self) -> str: ...
+
+
+class WsgiRequest(Request, Protocol):
+    @property
+    def env(self) -> dict[str, Any]: ...
+
+
+class AsgiRequest(Request, Protocol):
+    @property
+    def scope(self) -> dict[str, Any]: ...
+
+    @property
+    def stream(self) -> Any: ...  # its ``read(size)`` is awaited
+
+
+class Response(Protocol):
+    """What of a Falcon response is set, in both flavours; each takes more kinds of values than are set here."""
+
+    status: Any
+    content_type: Any
+    content_length: Any
+    stream: Any
+
+    def set_header(self, name: str, value: str) -> None: ...
+
+    def append_header(self, name: str, value: str) -> None: ...
+
+
 class Resource:
-    """What all four share. The resource never closes the archiver: whoever made it does."""
+    """What all resources share. The resource never closes the archiver: whoever made it does."""
 
     def __init__(self, archiver: Archiver) -> None:
         self.archiver = archiver
@@ -39,35 +69,12 @@ class Resource:
             self.archiver.meet(request)
 
 
-class AsgiResource(Resource, ABC):
-    """Sends the Reply that ``_ask`` gives, on ``falcon.asgi.App``; the client's leaving ends it at once."""
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
-        self._meet(req.scope)
-        try:
-            reply = await self._ask(req, params)
-        except StreamwareError as error:
-            reply = self.archiver.problem(error)
-        begin(req, resp, reply)
-        if sends_body(req, reply):
-            resp.stream = AsyncBody(self.archiver, reply.body, receive=receive_of(req))
-        else:
-            resp.stream = stream = AsyncBody(self.archiver, reply.body)
-            await stream.close()
-
-    async def on_head(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
-        await self.on_get(req, resp, **params)
-
-    @abstractmethod
-    async def _ask(self, req: falcon.asgi.Request, params: dict[str, Any]) -> Reply: ...
-
-
-def sends_body(req: falcon.Request, reply: Reply) -> bool:
+def sends_body(req: Request, reply: Reply) -> bool:
     """Whether Falcon will touch ``resp.stream``: it neither iterates nor closes one that it does not send."""
     return req.method != "HEAD" and reply.status not in _BODILESS
 
 
-def begin(req: falcon.Request, resp: falcon.Response, reply: Reply) -> None:
+def begin(req: Request, resp: Response, reply: Reply) -> None:
     """Put the head of a reply on a response.
 
     The stream must be set even where no body goes out: without one Falcon answers a HEAD with ``Content-Length: 0``.
@@ -88,7 +95,7 @@ def begin(req: falcon.Request, resp: falcon.Response, reply: Reply) -> None:
         resp.content_length = reply.body.length
 
 
-def receive_of(req: falcon.asgi.Request) -> Receive | None:
+def receive_of(req: AsgiRequest) -> Receive | None:
     """The ASGI ``receive`` of a request, to watch for the client's leaving; None where there is nothing to watch.
 
     Falcon (4.4) has no public way to it, and its own loop over ``resp.stream`` never looks whether the client is still
@@ -98,7 +105,7 @@ def receive_of(req: falcon.asgi.Request) -> Receive | None:
     """
     receive: Receive | None = getattr(req, "_receive", None)
     if receive is None:
-        _warn_of_blindness(falcon.__version__)
+        _warn_of_blindness(getattr(sys.modules.get("falcon"), "__version__", "of an unknown version"))
     elif getattr(receive, "disconnected", False):
         # falcon.testing: its ``simulate_get()`` says that it has left before it asks, and yet collects the answer.
         return None

@@ -1,4 +1,4 @@
-"""Falcon resources of the file service, for WSGI and ASGI apps; users import them from ``streamware.resources``.
+"""What the Falcon resources of the file service share, in each flavour; they are themselves in ``resources``.
 
 The rule of this file: it translates. A request becomes a FileRequest, its body the blocks that an Intake takes, and the
 Reply a Falcon response; what is answered is decided in ``file_service``.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 from streamware.body_in import Draining, blocks
@@ -21,24 +20,14 @@ from streamware.file_service import FileService
 from streamware.hosting import closes_when_told
 from streamware.intake import take
 from streamware.reply import Reply
-from streamware.resources_base import Resource, begin, receive_of, sends_body
+from streamware.resources_base import AsgiRequest, Resource, Response, WsgiRequest, begin, receive_of, sends_body
 from streamware.semantics import parse_length
 from streamware.service import Archiver
 
-if TYPE_CHECKING:
-    import falcon
-    import falcon.asgi
-
-__all__ = [
-    "AsyncFileResource",
-    "AsyncFilesResource",
-    "AsyncTusResource",
-    "FileResource",
-    "FilesResource",
-    "TusResource",
-]
+__all__ = ["AsgiFiles", "WsgiFiles"]
 
 _BRINGING = ("POST", "PATCH")  # the methods that have a body here
+_SETTLING = ("HEAD", "DELETE")  # those that may wait for what an upload has brought to be written
 
 # The resources of one archiver count and limit together.
 _services: WeakKeyDictionary[Archiver, dict[bool, FileService]] = WeakKeyDictionary()
@@ -62,12 +51,16 @@ def _file_service(archiver: Archiver, tus_only: bool) -> FileService:
         return services[tus_only]
 
 
-class _WsgiFiles(Resource):
-    def __init__(self, archiver: Archiver, *, tus_only: bool = False) -> None:
-        super().__init__(archiver)
-        self._service = _file_service(archiver, tus_only)
+class WsgiFiles(Resource):
+    """Has requests for stored files answered, on ``falcon.App``."""
 
-    def _answer(self, req: falcon.Request, resp: falcon.Response, id: str | None) -> None:
+    _tus_only = False
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver)
+        self._service = _file_service(archiver, self._tus_only)
+
+    def _answer(self, req: WsgiRequest, resp: Response, id: str | None) -> None:
         self._meet(req.env)
         policy = self.archiver.policy
         request = FileRequest.from_environ(req.env, id=id, client_header=policy.client_header)
@@ -83,20 +76,23 @@ class _WsgiFiles(Resource):
             resp.stream = Draining(reply.body, req.env, policy=policy, ends=request.ambiguous)
 
 
-class _AsgiFiles(Resource):
-    def __init__(self, archiver: Archiver, *, tus_only: bool = False) -> None:
-        super().__init__(archiver)
-        self._service = _file_service(archiver, tus_only)
+class AsgiFiles(Resource):
+    """Has requests for stored files answered, on ``falcon.asgi.App``."""
 
-    async def _answer(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: str | None) -> None:
+    _tus_only = False
+
+    def __init__(self, archiver: Archiver) -> None:
+        super().__init__(archiver)
+        self._service = _file_service(archiver, self._tus_only)
+
+    async def _answer(self, req: AsgiRequest, resp: Response, id: str | None) -> None:
         self._meet(req.scope)
         request = FileRequest.from_scope(req.scope, id=id, client_header=self.archiver.policy.client_header)
         if req.method not in _BRINGING:
-            found = await run(self.archiver, self._service.ask, request)
-            assert isinstance(found, Reply), "nothing but an upload has a body"
-            begin(req, resp, found)
-            sent = sends_body(req, found)
-            resp.stream = stream = AsyncBody(self.archiver, found.body, receive=receive_of(req) if sent else None)
+            reply = await self._asked(req, request)
+            begin(req, resp, reply)
+            sent = sends_body(req, reply)
+            resp.stream = stream = AsyncBody(self.archiver, reply.body, receive=receive_of(req) if sent else None)
             if not sent:
                 await stream.close()
             return
@@ -117,97 +113,17 @@ class _AsgiFiles(Resource):
         if not sends_body(req, reply):
             await stream.close()
 
-
-class FilesResource(_WsgiFiles):
-    """All stored files, on ``falcon.App``: POST adds files, as a raw body, a form or by tus; GET lists them.
-
-    ``app.add_route("/files", FilesResource(archiver))``, with a FileResource at ``/files/{id}``.
-
-    :param archiver: made with ``files``; shared by all resources, closed by whoever made it.
-    :raises ValueError: it was made without.
-    """
-
-    def __init__(self, archiver: Archiver) -> None:
-        super().__init__(archiver)
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, **params: Any) -> None:
-        self._answer(req, resp, None)
-
-    on_head = on_post = on_options = on_get
+    async def _asked(self, req: AsgiRequest, request: FileRequest) -> Reply:
+        """The answer to a request that brings nothing; none that waits for a store does so on a thread of downloads."""
+        ask = partial(self._service.ask, request)
+        if req.method in _SETTLING:
+            return (await answered(self.archiver, ask, partial(_read, req)))[0]
+        found = await run(self.archiver, ask)
+        assert isinstance(found, Reply), "nothing but an upload has a body"
+        return found
 
 
-class FileResource(_WsgiFiles):
-    """One stored file, on ``falcon.App``: GET and HEAD give it out, PATCH goes on with an upload, DELETE ends it.
-
-    ``app.add_route("/files/{id}", FileResource(archiver))``; see FilesResource.
-    """
-
-    def __init__(self, archiver: Archiver) -> None:
-        super().__init__(archiver)
-
-    def on_get(self, req: falcon.Request, resp: falcon.Response, id: Any, **params: Any) -> None:
-        self._answer(req, resp, str(id))
-
-    # A POST may stand for another method (X-HTTP-Method-Override).
-    on_head = on_patch = on_delete = on_post = on_options = on_get
-
-
-class TusResource(_WsgiFiles):
-    """Uploads by tus 1.0.0 and nothing else, on ``falcon.App``. One resource is for two routes: ``/uploads`` and
-    ``/uploads/{id}``; see FilesResource.
-    """
-
-    def __init__(self, archiver: Archiver) -> None:
-        super().__init__(archiver, tus_only=True)
-
-    def on_post(self, req: falcon.Request, resp: falcon.Response, id: Any = None, **params: Any) -> None:
-        self._answer(req, resp, None if id is None else str(id))
-
-    on_head = on_patch = on_delete = on_options = on_post
-
-
-class AsyncFilesResource(_AsgiFiles):
-    """All stored files, on ``falcon.asgi.App``; see FilesResource.
-
-    With ``streamware.middleware.ExpectContinue`` around the app, clients that ask first are refused before they send.
-    """
-
-    def __init__(self, archiver: Archiver) -> None:
-        super().__init__(archiver)
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, **params: Any) -> None:
-        await self._answer(req, resp, None)
-
-    on_head = on_post = on_options = on_get
-
-
-class AsyncFileResource(_AsgiFiles):
-    """One stored file, on ``falcon.asgi.App``; see FileResource."""
-
-    def __init__(self, archiver: Archiver) -> None:
-        super().__init__(archiver)
-
-    async def on_get(self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: Any, **params: Any) -> None:
-        await self._answer(req, resp, str(id))
-
-    on_head = on_patch = on_delete = on_post = on_options = on_get
-
-
-class AsyncTusResource(_AsgiFiles):
-    """Uploads by tus 1.0.0 and nothing else, on ``falcon.asgi.App``; see TusResource."""
-
-    def __init__(self, archiver: Archiver) -> None:
-        super().__init__(archiver, tus_only=True)
-
-    async def on_post(
-        self, req: falcon.asgi.Request, resp: falcon.asgi.Response, id: Any = None, **params: Any
-    ) -> None:
-        await self._answer(req, resp, None if id is None else str(id))
-
-    on_head = on_patch = on_delete = on_options = on_post
-
-
-async def _read(req: falcon.asgi.Request) -> Message:
+async def _read(req: AsgiRequest) -> Message:
     """The next message of a body, where the request's own ``receive()`` is hidden."""
     block = await req.stream.read(64 * 1024)
     return {"type": "http.request", "body": block, "more_body": bool(block)}

@@ -29,11 +29,11 @@ from streamware.model import Bundle, Observer
 from streamware.plan import Window
 from streamware.policy import Policy
 from streamware.problems import problem
-from streamware.proxy import Upstream
 from streamware.pump import Body
 from streamware.reply import Conditions, Reply
 from streamware.semantics import Representation, content_disposition, decide
 from streamware.shared_ledger import SqlLedger
+from streamware.upstreams import Upstream
 
 __all__ = ["Archiver", "Subrequest"]
 

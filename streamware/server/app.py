@@ -21,8 +21,7 @@ from streamware.errors import MemberForbidden, MemberNotFound
 from streamware.middleware import AsyncBundleMiddleware
 from streamware.model import File, Member, Members, Stored
 from streamware.reply import BytesBody, Conditions, Reply
-from streamware.resources_base import AsgiResource
-from streamware.resources_files import AsyncFileResource
+from streamware.resources import AsgiResource, AsyncFileResource
 from streamware.server.files import Place, Root
 from streamware.server.folder_page import folder_page, order
 from streamware.server.guard import Guard

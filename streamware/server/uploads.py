@@ -21,8 +21,8 @@ from streamware.filestore import FileStore
 from streamware.leftovers import Swept
 from streamware.policy import Policy
 from streamware.reply import BytesBody, Reply
-from streamware.resources_base import AsgiResource, begin
-from streamware.resources_files import AsyncFilesResource
+from streamware.resources import AsgiResource, AsyncFilesResource
+from streamware.resources_base import begin
 from streamware.server.metrics import Metrics
 from streamware.server.page import POLICY, View
 from streamware.server.uploads_page import NEWEST, PAGE_FILES, discard_page, uploads_page

@@ -1,6 +1,6 @@
 """Who asks upstreams for a source, and what was sent before it was waited for.
 
-The rule of this file: protocols only, of what ``proxy`` gives and sources take.
+The rule of this file: protocols only, of what ``upstreams`` gives and sources take.
 """
 
 from __future__ import annotations

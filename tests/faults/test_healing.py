@@ -34,8 +34,8 @@ from streamware.errors import (
 )
 from streamware.manifest import to_json
 from streamware.model import Chunks, Url
-from streamware.proxy import Upstream
 from streamware.resources import BundleResource
+from streamware.upstreams import Upstream
 from tests.conftest import judge
 from tests.faults.upstreams import (
     Peer,

@@ -36,7 +36,7 @@ from streamware.errors import (
 )
 from streamware.middleware import BundleMiddleware
 from streamware.model import Member, Url
-from streamware.proxy import Upstream
+from streamware.upstreams import Upstream
 from tests.conftest import judge
 from tests.faults.upstreams import Peer, Request, Script, ScriptedUpstream, answer, content, free_port
 from tests.hosts.serve_process import Served

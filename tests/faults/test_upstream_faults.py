@@ -26,7 +26,7 @@ from streamware.errors import (
 )
 from streamware.model import Chunks, Url
 from streamware.policy import Policy
-from streamware.proxy import Upstream, UpstreamSource
+from streamware.upstreams import Upstream, UpstreamSource
 from tests.conftest import judge
 from tests.faults.upstreams import Peer, Request, ScriptedUpstream, Tally, answer, asking, content, free_port, read
 

@@ -26,8 +26,8 @@ from typing import NamedTuple
 
 from streamware.model import Chunks
 from streamware.policy import Policy
-from streamware.proxy import Upstream
 from streamware.reply import ReplyBody
+from streamware.upstreams import Upstream
 
 __all__ = [
     "Peer",

@@ -401,7 +401,9 @@ def test_a_falcon_without_receive_is_told_of_once_and_served(node: Node, caplog:
     with caplog.at_level(logging.WARNING, "streamware.resources"):
         for _ in range(2):
             assert client.simulate_get("/bundles/held.zip").status_code == 200
-    assert [record.levelname for record in caplog.records if record.name == "streamware.resources"] == ["WARNING"]
+    [record] = [record for record in caplog.records if record.name == "streamware.resources"]
+    assert record.levelname == "WARNING"
+    assert f"falcon {falcon.__version__} " in record.getMessage()
 
 
 def test_cookies_of_a_reply_stay_apart() -> None:

@@ -14,7 +14,7 @@ from streamware.job import Job
 from streamware.memory_ledger import MemoryLedger
 from streamware.openings import openings
 from streamware.plan import Window
-from streamware.proxy import Upstream
+from streamware.upstreams import Upstream
 from tests.synthetic import Synthetic, read
 
 SIZES = [0, 1, 100, 65_535, 65_536, 70_000, 200_000]

@@ -27,7 +27,7 @@ from streamware.errors import (
 )
 from streamware.model import Facts, Source, Url
 from streamware.policy import Policy
-from streamware.proxy import Upstream, UpstreamSource
+from streamware.upstreams import Upstream, UpstreamSource
 from tests.conftest import judge
 from tests.faults.upstreams import (
     Peer,
