@@ -19,9 +19,9 @@ import pytest
 from tests.conftest import SOAK
 from tests.files.raw import Heard, Line, chunk, head
 from tests.files.upload_apps import MOST, SECONDS
-from tests.files.upload_hosts import COLUMNS, UPLOAD_HOSTS, Verdicts, in_documents, kept, serving, table
+from tests.files.upload_hosts import UPLOADS, serving
 from tests.hosts.matrix.hosts import Host
-from tests.hosts.matrix.verdicts import WRITE
+from tests.hosts.matrix.verdicts import WRITE, Verdicts
 from tests.hosts.servers import until
 
 DATA = bytes(range(251)) * 1200  # 301,200 bytes
@@ -62,11 +62,11 @@ class Running:
 
 @pytest.fixture(scope="module")
 def verdicts() -> Iterator[Verdicts]:
-    with Verdicts() as verdicts:
+    with Verdicts(UPLOADS, f"{WRITE}=1 python -m pytest tests/files/test_upload_hosts.py") as verdicts:
         yield verdicts
 
 
-@pytest.fixture(scope="module", params=UPLOAD_HOSTS, ids=lambda host: host.name.replace(" ", "-"))
+@pytest.fixture(scope="module", params=UPLOADS.hosts, ids=lambda host: host.name.replace(" ", "-"))
 def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     work = tmp_path_factory.mktemp("uploads")
     with serving(request.param, work) as replica:
@@ -215,7 +215,9 @@ def test_an_answer_that_is_early_arrives_and_what_follows_is_no_request(running:
 def test_a_body_that_drips_ends_or_holds_up_nobody(running: Running, verdicts: Verdicts) -> None:
     before = running.files()
     # Where it is known to wait, only for long enough to see that others are served.
-    waits = kept().get(running.host.name, {}).get("drips") == "waits" and os.environ.get(WRITE) != "1" and not SOAK
+    waits = (
+        UPLOADS.kept().get(running.host.name, {}).get("drips") == "waits" and os.environ.get(WRITE) != "1" and not SOAK
+    )
     seconds = 0.7 if waits else SECONDS + 3.0
 
     def drips() -> Heard:
@@ -241,6 +243,5 @@ def test_a_body_that_drips_ends_or_holds_up_nobody(running: Running, verdicts: V
 
 @pytest.mark.skipif(os.environ.get(WRITE) == "1", reason="this run writes what the documents say")
 def test_the_documents_say_what_was_measured_of_uploads() -> None:
-    assert in_documents() == table()
-    measured = {(name, column) for name, seen in kept().items() for column in seen if column != "package"}
-    assert measured == {(host.name, column) for host in UPLOAD_HOSTS for column in COLUMNS}
+    assert UPLOADS.in_documents() == UPLOADS.table()
+    assert UPLOADS.seen() == {(host.name, column) for host in UPLOADS.hosts for column in UPLOADS.columns}

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.hosts.matrix.hosts import HOSTS
-from tests.hosts.matrix.verdicts import COLUMNS, WRITE, in_documents, kept, table
+from tests.hosts.matrix.verdicts import MATRIX, WRITE
 
 ROOT = Path(__file__).resolve().parents[3]
 NOT_ASKED = {("gunicorn sync", "grace"), ("hypercorn HTTP/2", "default"), ("hypercorn HTTP/2", "recommended")}
@@ -17,13 +17,12 @@ NOT_ASKED = {("gunicorn sync", "grace"), ("hypercorn HTTP/2", "default"), ("hype
 
 @pytest.mark.skipif(os.environ.get(WRITE) == "1", reason="this run writes what the documents say")
 def test_the_documents_say_what_was_measured() -> None:
-    assert in_documents() == table()
+    assert MATRIX.in_documents() == MATRIX.table()
 
 
 @pytest.mark.skipif(os.environ.get(WRITE) == "1", reason="this run writes what the documents say")
 def test_every_host_was_measured() -> None:
-    measured = {(name, column) for name, seen in kept().items() for column in seen if column != "package"}
-    assert measured == {(host.name, column) for host in HOSTS for column in COLUMNS} - NOT_ASKED
+    assert MATRIX.seen() == {(host.name, column) for host in HOSTS for column in MATRIX.columns} - NOT_ASKED
 
 
 def test_what_is_advised_was_measured() -> None:

@@ -25,7 +25,7 @@ from tests.hosts.matrix.client import VISIBLE, fetch, refused, shown, unpacked
 from tests.hosts.matrix.front import default_front
 from tests.hosts.matrix.hosts import GRACE_SECONDS, HOSTS, Host
 from tests.hosts.matrix.running import FLOOD, GATED, Running, Upstream, query, run_host, upstream
-from tests.hosts.matrix.verdicts import Verdicts
+from tests.hosts.matrix.verdicts import MATRIX, Verdicts
 from tests.hosts.servers import until
 from tests.resume.front import front
 
@@ -36,7 +36,7 @@ LATE = ("/a.txt", "/fails-late")  # the second breaks off in its middle
 
 @pytest.fixture(scope="module")
 def verdicts() -> Iterator[Verdicts]:
-    with Verdicts() as verdicts:
+    with Verdicts(MATRIX, "python -m tests.hosts.matrix --write") as verdicts:
         yield verdicts
 
 
