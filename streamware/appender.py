@@ -23,13 +23,13 @@ from streamware.policy import Policy
 from streamware.stored import Part, Upload
 from streamware.upload_errors import OffsetMismatch, StoreUnavailable, UploadLocked, UploadTooLarge
 
-__all__ = ["Appender"]
+__all__ = ["Appender", "Appenders"]
 
 _log = logging.getLogger("streamware")
 
 
 class Appender:
-    """Adds to an upload. Made by ``FileStore.append``; whoever made it ends it, with ``keep`` at last or ``drop``.
+    """Adds to an upload. Begun by ``FileStore.append``; whoever made it ends it, with ``keep`` at last or ``drop``.
 
     Used by one thread, but for ``surrender`` and ``settle``, by which a later request reaches it.
 
@@ -221,3 +221,60 @@ class Appender:
             self._over = why
             self._hashes.keep(self.upload.id, self.upload.offset, self._kept_sha)
             self._tell_end(self)
+
+
+class Appenders:
+    """Those of one process, no more than one for each upload. From any thread."""
+
+    def __init__(self, rows: FileRows, objects: Objects, hashes: Hashes, policy: Policy) -> None:
+        self._rows = rows
+        self._objects = objects
+        self._hashes = hashes
+        self._policy = policy
+        self._active: dict[str, Appender] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._active)
+
+    def begin(self, upload: Upload, *, atomic: bool) -> Appender:
+        """See ``FileStore.append``."""
+        with self._lock:
+            before = self._active.pop(upload.id, None)
+        if before is not None:
+            before.surrender()
+            found = self._rows.upload(upload.id)
+            if found is None or found.offset != upload.offset:
+                raise OffsetMismatch("More has come for this upload meanwhile.")
+        appender = Appender(
+            upload,
+            rows=self._rows,
+            objects=self._objects,
+            hashes=self._hashes,
+            policy=self._policy,
+            atomic=atomic,
+            ended=self._ended,
+        )
+        with self._lock:
+            self._active[upload.id] = appender
+        return appender
+
+    def settle(self, id: str) -> None:
+        """Have what is being added to an upload kept as far as it has come, if anybody adds to it."""
+        with self._lock:
+            active = self._active.get(id)
+        if active is not None:
+            active.settle()
+
+    def drop(self, id: str) -> None:
+        """End what is being added to an upload: it is no more."""
+        with self._lock:
+            active = self._active.pop(id, None)
+        if active is not None:
+            active.drop()
+
+    def _ended(self, appender: Appender) -> None:
+        with self._lock:
+            if self._active.get(appender.upload.id) is appender:
+                del self._active[appender.upload.id]
