@@ -19,6 +19,7 @@ import pytest
 
 from streamware.appender import Appender
 from streamware.filestore import FileStore
+from streamware.leftovers import Leftovers
 from streamware.policy import Policy
 from streamware.stored import StoredFile, Upload
 from streamware.upload_errors import (
@@ -450,6 +451,45 @@ def test_one_that_cannot_be_deleted_holds_up_no_other(store: FileStore, tmp_path
     stuck.rmdir()
     assert store.sweep().files == 1
     assert objects(tmp_path) == []
+
+
+def test_files_that_cannot_be_read_keep_no_other_from_its_digest(store: FileStore, tmp_path: Path) -> None:
+    file = store.add("a", [CONTENT])
+    lost = [str(uuid.uuid4()) for _ in range(500)]
+    with closing(sqlite3.connect(tmp_path / "rows.sqlite3")) as database, database:
+        database.execute("UPDATE streamware_files SET sha256 = NULL")
+        found = database.execute("SELECT * FROM streamware_files")
+        row = dict(zip([column[0] for column in found.description], found.fetchone(), strict=True))
+        copies = [tuple({**row, "id": each, "created": row["created"] - n % 9}.values()) for n, each in enumerate(lost)]
+        database.executemany(f"INSERT INTO streamware_files VALUES ({', '.join('?' * len(row))})", copies)
+    assert store.sweep().hashing == 501
+    assert until_hashed(store, file.id).sha256 == hashlib.sha256(CONTENT).digest()
+    assert store.sweep().hashing == 500  # what could not be read this time is tried again
+    assert store.file(lost[0]).sha256 is None
+
+
+def test_each_file_has_its_turn_where_there_is_little_room(store: FileStore, tmp_path: Path) -> None:
+    files = [store.add(f"{n}", [b"x"]).id for n in range(10)]
+    with closing(sqlite3.connect(tmp_path / "rows.sqlite3")) as database, database:
+        database.execute("UPDATE streamware_files SET sha256 = NULL")
+    asked: list[str] = []
+    room = 0
+
+    def ask(id: str) -> bool:
+        nonlocal room
+        room -= 1
+        if room >= 0:
+            asked.append(id)
+        return room >= 0
+
+    leftovers = Leftovers(store.rows, store.objects, finish=store.finish, hash=ask)
+    told = []
+    for _ in range(8):
+        room = 3
+        told.append(leftovers.sweep().hashing)
+    assert told == [3, 3, 3, 1] * 2
+    assert sorted(asked[:10]) == sorted(files)
+    assert asked[10:] == asked[:10]
 
 
 def test_one_replica_sweeps_at_a_time(store: FileStore, tmp_path: Path) -> None:
