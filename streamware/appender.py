@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from math import ceil
+from typing import TYPE_CHECKING
 
 from streamware.checksums import combine, crc32
 from streamware.errors import StreamwareError
@@ -23,15 +24,19 @@ from streamware.policy import Policy
 from streamware.stored import Part, Upload
 from streamware.upload_errors import OffsetMismatch, StoreUnavailable, UploadLocked, UploadTooLarge
 
-__all__ = ["Appender"]
+if TYPE_CHECKING:
+    from hashlib import _Hash
+
+__all__ = ["Appender", "Appenders"]
 
 _log = logging.getLogger("streamware")
 
 
 class Appender:
-    """Adds to an upload. Made by ``FileStore.append``; whoever made it ends it, with ``keep`` at last or ``drop``.
+    """Adds to an upload. Begun by ``FileStore.append``; whoever made it ends it, with ``keep`` at last or ``drop``.
 
-    Used by one thread, but for ``surrender`` and ``settle``, by which a later request reaches it.
+    Used by one thread, but for ``surrender`` and ``settle``, by which a later request reaches it. It takes bytes once
+    ``take_over`` has been called.
 
     :param upload: as its row is.
     :param atomic: nothing is kept before ``keep`` is called.
@@ -58,8 +63,8 @@ class Appender:
         self._atomic = atomic
         self._tell_end = ended
         self._most = policy.max_upload_bytes if upload.length is None else upload.length
-        self._sha = hashes.take(upload.id, upload.offset)
-        self._kept_sha = None if self._sha is None else self._sha.copy()
+        self._sha: _Hash | None = None
+        self._kept_sha: _Hash | None = None
         self._parts: list[Part] = []  # durable, and not counted by the row yet
         self._writer: ObjectWriter | None = None  # of the part that is being written
         self._key = ""
@@ -70,6 +75,27 @@ class Appender:
         self._over: StreamwareError | None = None  # what a later call is told
         self._given_over = False  # to a later request, and all that had been written is kept
         self._lock = threading.Lock()
+
+    def take_over(self, enter: Callable[[Appender], Appender | None]) -> None:
+        """Become the one that adds to the upload; whoever has done so until now ends.
+
+        :param enter: puts this one in the place of the one before, which it returns.
+        :raises OffsetMismatch: the upload does not stand where this one is to begin.
+        :raises StoreUnavailable: that cannot be told.
+        """
+        with self._lock:  # whoever comes next waits here, and so until all before it have ended
+            before = enter(self)
+            try:
+                if before is not None:
+                    before.surrender()
+                    found = self._rows.upload(self.upload.id)
+                    if found is None or found.offset != self.upload.offset:
+                        raise OffsetMismatch("More has come for this upload meanwhile.")
+            except BaseException:
+                self._drop(UploadLocked("The request has ended."))
+                raise
+            self._sha = self._hashes.take(self.upload.id, self.upload.offset)
+            self._kept_sha = None if self._sha is None else self._sha.copy()
 
     def write(self, piece: bytes | memoryview) -> None:
         """Take the next bytes. Blocks while they are written.
@@ -221,3 +247,58 @@ class Appender:
             self._over = why
             self._hashes.keep(self.upload.id, self.upload.offset, self._kept_sha)
             self._tell_end(self)
+
+
+class Appenders:
+    """Those of one process, no more than one for each upload. From any thread."""
+
+    def __init__(self, rows: FileRows, objects: Objects, hashes: Hashes, policy: Policy) -> None:
+        self._rows = rows
+        self._objects = objects
+        self._hashes = hashes
+        self._policy = policy
+        self._active: dict[str, Appender] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        with self._lock:
+            return len(self._active)
+
+    def begin(self, upload: Upload, *, atomic: bool) -> Appender:
+        """See ``FileStore.append``."""
+        appender = Appender(
+            upload,
+            rows=self._rows,
+            objects=self._objects,
+            hashes=self._hashes,
+            policy=self._policy,
+            atomic=atomic,
+            ended=self._ended,
+        )
+        appender.take_over(self._enter)
+        return appender
+
+    def _enter(self, appender: Appender) -> Appender | None:
+        with self._lock:
+            before = self._active.get(appender.upload.id)
+            self._active[appender.upload.id] = appender
+        return before
+
+    def settle(self, id: str) -> None:
+        """Have what is being added to an upload kept as far as it has come, if anybody adds to it."""
+        with self._lock:
+            active = self._active.get(id)
+        if active is not None:
+            active.settle()
+
+    def drop(self, id: str) -> None:
+        """End what is being added to an upload: it is no more."""
+        with self._lock:
+            active = self._active.pop(id, None)
+        if active is not None:
+            active.drop()
+
+    def _ended(self, appender: Appender) -> None:
+        with self._lock:
+            if self._active.get(appender.upload.id) is appender:
+                del self._active[appender.upload.id]

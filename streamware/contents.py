@@ -78,9 +78,16 @@ class Stream:
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A file of the archiver's file store. Its size, checksum and time are the store's; a member's ``name`` of ""
-    stands for the name it was stored under."""
+    stands for the name it was stored under.
+
+    :raises TypeError: the id is no text.
+    """
 
     id: str
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str):
+            raise TypeError(f"the id of a stored file is a str, not {self.id!r}")
 
 
 Content = Url | Path | File | Tree | Data | Stream | Stored | Source

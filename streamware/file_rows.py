@@ -313,11 +313,18 @@ class FileRows(FileDatabase):
         rows = self._read(lambda connection: list(connection.execute(query.limit(limit))))
         return [upload for row in rows if (upload := self._tables.upload(row)) is not None]
 
-    def unhashed(self, limit: int) -> list[StoredFile]:
-        """Some whole files whose SHA-256 is not known yet, the oldest first."""
+    def unhashed(self, limit: int, *, after: tuple[int, str] | None = None) -> list[tuple[int, str]]:
+        """Some whole files whose SHA-256 is not known yet, the oldest first: when each was stored, and its id.
+
+        :param after: the last one of those before.
+        """
         table = self._tables.files
-        query = self._tables.select_files().where(table.c.sha256.is_(None)).order_by(table.c.created).limit(limit)
-        return self._whole(self._read(lambda connection: list(connection.execute(query))))
+        place = table.c.created, table.c.id
+        missing = table.c.state == WHOLE, table.c.sha256.is_(None)
+        query = self._database.plain(*place).where(*missing).order_by(*place).limit(limit)
+        if after is not None:
+            query = query.where(self._database.sql.tuple_(*place) > after)
+        return self._read(lambda connection: [(row[0], row[1]) for row in connection.execute(query)])
 
     def _fits(self, end: int, *, exactly: bool = False) -> tuple[Any, ...]:
         length = self._tables.files.c.length

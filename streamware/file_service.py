@@ -12,14 +12,7 @@ from typing import TypeVar
 from urllib.parse import parse_qsl, quote
 
 from streamware.admission import Ticket
-from streamware.errors import (
-    BodyClosed,
-    MemberError,
-    MemberNotFound,
-    PreconditionFailed,
-    RangeNotSatisfiable,
-    StreamwareError,
-)
+from streamware.errors import BodyClosed, MemberError, MemberNotFound, StreamwareError
 from streamware.file_admission import Caller, FileAdmission
 from streamware.file_request import FileRequest
 from streamware.filestore import FileStore
@@ -74,7 +67,6 @@ _CACHE = ("Cache-Control", "private, no-transform")
 # What a file may do in a browser is nothing; the second lets the browser's own viewers show it.
 _SAVED = "sandbox; default-src 'none'"
 _SHOWN = f"{_SAVED}; img-src 'self'; media-src 'self'; style-src 'unsafe-inline'"
-_REFUSED = {412: PreconditionFailed, 416: RangeNotSatisfiable}
 # RFC 9110 section 9.2.1: a method that clients take for a safe one is never turned into another.
 _OVERRIDES = ("PATCH", "DELETE")
 
@@ -199,11 +191,6 @@ class FileService:
         self.admission.authorize("download", request)
         _check_id(id)
         file = self._store.file(id)
-        told = [
-            _CACHE,
-            ("X-Content-Type-Options", "nosniff"),
-            ("X-Archive-Crc32", f"{file.crc32:08x}"),  # a bundle that has this file as a member need not read it first
-        ]
         inline = essence(file.media_type) in self._policy.inline_types
         of_file = [
             ("Content-Disposition", content_disposition(file.name, inline=inline)),
@@ -212,24 +199,25 @@ class FileService:
         if file.digest is not None:
             of_file.append(("Repr-Digest", file.digest))
         try:
-            reply = reply_for_source(
+            return reply_for_source(
                 self._store.source(id, file),
                 facts_of(file),
                 request.conditions,
                 self._policy,
+                self._problem,
                 media_type=file.media_type,
                 etag=file.etag,
-                headers=told,
+                headers=(
+                    _CACHE,
+                    ("X-Content-Type-Options", "nosniff"),
+                    # a bundle that has this file as a member need not read it first
+                    ("X-Archive-Crc32", f"{file.crc32:08x}"),
+                ),
                 of_file=of_file,
                 witness=_Sending(file.id),
             )
         except MemberError as error:
             raise self._reason(file, error) from error
-        if reply.status not in _REFUSED:
-            return reply
-        refusal = self._problem(_REFUSED[reply.status]())
-        own = tuple(header for header in reply.headers if header not in told)
-        return replace(refusal, headers=(*own, *refusal.headers))
 
     def _reason(self, file: StoredFile, error: MemberError) -> StreamwareError:
         """What to answer where a file cannot be opened, which is told as if it were a member of a bundle."""

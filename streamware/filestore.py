@@ -7,14 +7,13 @@ moment a process dies in, a file is whole and listed, or absent, or an unfinishe
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import ceil
 
-from streamware.appender import Appender
+from streamware.appender import Appender, Appenders
 from streamware.checksums import combine
 from streamware.errors import StreamwareError
 from streamware.file_rows import FileRows
@@ -61,8 +60,7 @@ class FileStore:
         self._hashes = Hashes()
         self._hasher = Hasher(self._pieces, self.rows.set_sha256)
         self._leftovers = Leftovers(self.rows, self.objects, finish=self.finish, hash=self._hasher.want)
-        self._active: dict[str, Appender] = {}  # the one of this process that adds to an upload
-        self._lock = threading.Lock()
+        self._appenders = Appenders(self.rows, self.objects, self._hashes, self.policy)
         self._sweeper: Sweeper | None = None
 
     def start(self) -> None:
@@ -82,8 +80,7 @@ class FileStore:
     @property
     def active(self) -> int:
         """How many uploads this process is adding to."""
-        with self._lock:
-            return len(self._active)
+        return len(self._appenders)
 
     def begin(
         self,
@@ -126,10 +123,7 @@ class FileStore:
         """
         if not is_file_id(id):
             raise FileUnknown("not an id")
-        with self._lock:
-            active = self._active.get(id)
-        if active is not None:
-            active.settle()
+        self._appenders.settle(id)
         upload = self.rows.upload(id)
         if upload is None:
             raise FileUnknown(f"no upload {id}")
@@ -145,30 +139,7 @@ class FileStore:
         :param atomic: keep nothing before ``keep()`` is called.
         :raises OffsetMismatch: it does not stand at ``upload.offset``.
         """
-        with self._lock:
-            before = self._active.pop(upload.id, None)
-        if before is not None:
-            before.surrender()
-            found = self.rows.upload(upload.id)
-            if found is None or found.offset != upload.offset:
-                raise OffsetMismatch("More has come for this upload meanwhile.")
-        appender = Appender(
-            upload,
-            rows=self.rows,
-            objects=self.objects,
-            hashes=self._hashes,
-            policy=self.policy,
-            atomic=atomic,
-            ended=self._ended,
-        )
-        with self._lock:
-            self._active[upload.id] = appender
-        return appender
-
-    def _ended(self, appender: Appender) -> None:
-        with self._lock:
-            if self._active.get(appender.upload.id) is appender:
-                del self._active[appender.upload.id]
+        return self._appenders.begin(upload, atomic=atomic)
 
     def set_length(self, upload: Upload, length: int) -> Upload:
         """Say how long an upload will be whose length was not known.
@@ -178,6 +149,10 @@ class FileStore:
         if not self.rows.set_length(upload.id, length):
             raise OffsetMismatch("Another length has been announced for this upload, or it was ended.")
         return replace(upload, length=length)
+
+    def touch(self, id: str) -> None:
+        """Let an upload live as long as if its last byte had come now."""
+        self.rows.touch(id, ceil(time.time() + self.policy.upload_seconds))
 
     def finish(self, upload: Upload) -> StoredFile:
         """Make a file of an upload all of whose bytes are kept.
@@ -276,10 +251,7 @@ class FileStore:
         """
         if not is_file_id(id) or not self.rows.doom(id):
             raise FileUnknown(f"no file or upload {id}")
-        with self._lock:
-            active = self._active.pop(id, None)
-        if active is not None:
-            active.drop()
+        self._appenders.drop(id)
         self._hashes.forget(id)
         if self.objects.folder is not None:
             try:

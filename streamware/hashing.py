@@ -24,7 +24,7 @@ __all__ = ["Hasher", "Hashes"]
 _log = logging.getLogger("streamware")
 
 _MOST_STATES = 10_000  # some 300 bytes each
-_MOST_WAITING = 10_000  # ids; what finds no place is found again by the next sweep
+_MOST_WAITING = 10_000  # ids; what finds no place is found again by a later sweep
 
 
 class Hashes:
@@ -73,19 +73,22 @@ class Hasher:
         self._thread: threading.Thread | None = None
         self._closed = threading.Event()
 
-    def want(self, id: str) -> None:
-        """Have a file read when its turn comes. Returns at once."""
+    def want(self, id: str) -> bool:
+        """Have a file read when its turn comes. Returns at once; False: there is no room for more now."""
         with self._lock:
-            if id in self._known or self._closed.is_set():
-                return
+            if self._closed.is_set():
+                return False
+            if id in self._known:
+                return True
             try:
                 self._waiting.put_nowait(id)
             except queue.Full:
-                return
+                return False
             self._known.add(id)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="streamware-hasher", daemon=True)
                 self._thread.start()
+            return True
 
     def close(self, seconds: float = 5.0) -> None:
         """Stop at the next piece; what was not read is found again by a later sweep."""

@@ -6,6 +6,7 @@ files are only made of its parts once its last byte has been seen.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from copy import copy
 from typing import TYPE_CHECKING, Any
@@ -65,12 +66,14 @@ class FormIntake(Ending):
         self._text: bytearray | None = None  # of it, if it is a plain field
         self._begun: list[str] = []  # ids of all uploads
         self._kept: list[Upload] = []  # those that are whole
+        self._touched_at = time.monotonic()
         self._fields: dict[str, str | list[str]] = {}
         self._field_bytes = 0
 
     def write(self, piece: bytes) -> None:
         """Take the next bytes; see ``Intake.write``."""
         self._digests.update(piece)
+        self._touch()
         for event in self._parser.parse(piece):
             if event is None:
                 self._part_ended()
@@ -78,6 +81,14 @@ class FormIntake(Ending):
                 self._part_goes_on(event)
             else:
                 self._part_begins(event)
+
+    def _touch(self) -> None:
+        """What is whole must not expire while the rest of the form comes."""
+        now = time.monotonic()
+        if now - self._touched_at > self._store.policy.upload_seconds / 2:
+            self._touched_at = now
+            for begun in self._begun:
+                self._store.touch(begun)
 
     def _part_begins(self, segment: multipart.MultipartSegment) -> None:
         self._segment = segment

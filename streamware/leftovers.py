@@ -57,16 +57,17 @@ class Leftovers:
     """Clears away what is left over in one store. From any thread.
 
     :param finish: makes a file of an upload that has all its bytes (``FileStore.finish``).
-    :param hash: has the SHA-256 of a file taken, by its id.
+    :param hash: has the SHA-256 of a file taken, by its id; False: there is no room for more now.
     """
 
     def __init__(
-        self, rows: FileRows, objects: Objects, *, finish: Callable[[Upload], object], hash: Callable[[str], None]
+        self, rows: FileRows, objects: Objects, *, finish: Callable[[Upload], object], hash: Callable[[str], bool]
     ) -> None:
         self._rows = rows
         self._objects = objects
         self._finish = finish
         self._hash = hash
+        self._hashed_to: tuple[int, str] | None = None  # the last file whose SHA-256 was asked for
 
     def sweep(self) -> Swept:
         """See ``FileStore.sweep``."""
@@ -93,11 +94,9 @@ class Leftovers:
             self._claim()  # it is still ours, and for as long again
         strays = self._sweep_strays()
         drafts = self._objects.clean(_STRAY_SECONDS)
-        unhashed = self._rows.unhashed(_TOGETHER)
-        for file in unhashed:
-            self._hash(file.id)
+        hashing = self._hash_missing()
         self._claim(0.0)  # whoever starts next sweeps at once
-        return Swept(files, len(waiting), strays, drafts, len(unhashed), len(completed))
+        return Swept(files, len(waiting), strays, drafts, hashing, len(completed))
 
     def _sweep_strays(self) -> int:
         if not self._objects.belong_to(self._rows.identity()):
@@ -115,6 +114,19 @@ class Leftovers:
                 strays += len(unknown)
             self._claim()
         return strays
+
+    def _hash_missing(self) -> int:
+        """Ask for what is missing, as far as there is room, and from there on the next time: so each file has its turn,
+        whatever becomes of those that cannot be read."""
+        asked = 0
+        while places := self._rows.unhashed(_TOGETHER, after=self._hashed_to):
+            for place in places:
+                if not self._hash(place[1]):
+                    return asked
+                self._hashed_to = place
+                asked += 1
+        self._hashed_to = None
+        return asked
 
     def bury(self, id: str) -> bool:
         """Delete the bytes of what nobody sees any more, and then its row. False: somebody still reads them.

@@ -222,6 +222,8 @@ class Bundle:
         """Add a file of the archiver's file store (``Archiver(files=...)``). ``name`` None: the one it is stored under.
 
         Its size and CRC-32 are known, so that the archive has the best layout and resumes without reading a byte.
+
+        :raises TypeError: ``id`` is no text. One that no file has is a member that is not there.
         """
         self._members.note(name or "", OBJECT, Stored(id), modified=_seconds(modified), mode=mode, comment=comment)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from inspect import iscoroutinefunction
 from typing import get_args
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -54,7 +55,8 @@ class Policy:
     """Limits and permissions of one Archiver.
 
     :raises ValueError: an ``allow`` entry is no absolute http(s) URL prefix, an ``allow_networks`` entry no network, a
-        limit is not positive, ``names`` is neither "clean" nor "strict", or ``link_key`` is empty.
+        limit is not positive, ``names`` is neither "clean" nor "strict", ``link_key`` is empty, or ``authorize`` cannot
+        be called, or only be awaited.
     """
 
     # URL prefixes that manifests may name; compared by parsed scheme, host, port and path. None by default.
@@ -186,6 +188,8 @@ class Policy:
         object.__setattr__(self, "_networks", tuple(_parse_network(text) for text in self.allow_networks))
         if self.link_key is not None and not self.link_key:
             raise ValueError("Policy.link_key must not be empty")
+        if self.authorize is not None:
+            _check_hook(self.authorize)
         for name in self.__dataclass_fields__:
             value = getattr(self, name, None)
             least = 0 if "redirects" in name or name == "held_members" else 1e-3
@@ -289,6 +293,14 @@ def _under(path: str, prefix: str) -> bool:
             return False
         path, prefix = unquote(path), unquote(prefix)
     return True
+
+
+def _check_hook(hook: object) -> None:
+    if not callable(hook):
+        raise ValueError(f"Policy.authorize must be a function, not {hook!r}")
+    if iscoroutinefunction(hook) or iscoroutinefunction(hook.__call__):
+        # What it returns is neither True nor a text, so that nobody would ever be let in.
+        raise ValueError(f"Policy.authorize is called and not awaited, and so cannot be {hook!r}")
 
 
 def _parse_prefix(text: str) -> _Prefix:

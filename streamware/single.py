@@ -6,10 +6,10 @@ The rule of this file: what is answered is the file's bytes and nothing else, or
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
-from streamware.errors import SizeUnknown
+from streamware.errors import SizeUnknown, StreamwareError
 from streamware.memory_ledger import MemoryLedger
 from streamware.model import Facts, Source
 from streamware.plan import Entry, Extent, Known, Method, Plan, Segment, Table
@@ -17,10 +17,12 @@ from streamware.policy import Policy
 from streamware.pump import Body, Witness
 from streamware.reply import Conditions, Reply
 from streamware.semantics import Representation, decide, is_strong
+from streamware.upload_errors import FilePreconditionFailed, FileRangeNotSatisfiable
 
 __all__ = ["reply_for_source"]
 
 _NOTHING = MemoryLedger()  # there is no checksum to be remembered
+_REFUSED = {412: FilePreconditionFailed, 416: FileRangeNotSatisfiable}
 
 
 def reply_for_source(
@@ -28,6 +30,7 @@ def reply_for_source(
     facts: Facts,
     conditions: Conditions,
     policy: Policy,
+    problem: Callable[[StreamwareError], Reply],
     *,
     media_type: str,
     etag: str | None = None,
@@ -39,9 +42,10 @@ def reply_for_source(
 
     :param source: gives the version that ``facts`` tell of, and no other.
     :param facts: its size is known. A CRC-32 among them is verified while all of the file is sent.
+    :param problem: makes the answer of an error (``Archiver.problem``).
     :param etag: the entity-tag to show, where it is not ``facts.validator``; to whoever asks by that one, that one is
         shown.
-    :param headers: of every answer.
+    :param headers: of every answer but a refusal.
     :param of_file: of answers that hold the file or a part of it, besides.
     :param witness: told of the body.
     :raises SizeUnknown: ``facts`` lack the size.
@@ -62,6 +66,9 @@ def reply_for_source(
         ),
         max_ranges=policy.max_ranges,
     )
+    if decision.status in _REFUSED:
+        refusal = problem(_REFUSED[decision.status]())
+        return replace(refusal, headers=(*decision.headers, *refusal.headers))
     if decision.pieces is None:
         return Reply(decision.status, (*decision.headers, *headers))
     reply = Reply(decision.status, (*decision.headers, *headers, *of_file))  # checked before anything is opened

@@ -1,4 +1,4 @@
-"""What goes wrong with uploads and stored files: the branch of the error tree that the file service raises.
+"""What goes wrong with uploads and single files: the branch of the error tree that the file service raises.
 
 The rule of this file: that of ``errors``. A client's fault carries the status and the headers it is answered with.
 """
@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from streamware.errors import RequestError, SourceError, StreamwareError
+from streamware.errors import PreconditionFailed, RangeNotSatisfiable, RequestError, SourceError, StreamwareError
 
 __all__ = [
     "DeleteForbidden",
     "FileForbidden",
+    "FilePreconditionFailed",
+    "FileRangeNotSatisfiable",
     "FileUnknown",
     "LengthRequired",
     "MethodNotAllowed",
@@ -166,6 +168,14 @@ class FileUnknown(UploadError):
     kind = "file-unknown"
     title = "There is no such file."
     detail_is_public = False
+
+
+class FilePreconditionFailed(PreconditionFailed):
+    title = "The file is not the version that was asked for."
+
+
+class FileRangeNotSatisfiable(RangeNotSatisfiable):
+    title = "The file has no bytes in the range that was asked for."
 
 
 class TooManyUploads(UploadError):

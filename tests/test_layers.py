@@ -205,7 +205,12 @@ PURE = {
 }
 # fmt: on
 # What is loaded tells daphne from other hosts; it is looked at, never changed. Bytes in memory are no I/O.
-PURE_PARTS = {"io": {"BytesIO"}, "os": {"PathLike", "fspath"}, "sys": {"modules"}}
+PURE_PARTS = {
+    "inspect": {"iscoroutinefunction"},
+    "io": {"BytesIO"},
+    "os": {"PathLike", "fspath"},
+    "sys": {"modules"},
+}
 CLOCKS = {"now", "utcnow", "today"}
 
 

@@ -146,7 +146,8 @@ class _Raw(_Below):
         if place.folder:
             raise MemberNotFound("a file is not asked for with a slash")
         conditions = Conditions.of(req.method, req.headers.items())
-        return reply_for_file(File(place.path, root=self._files.top), conditions, self.archiver.policy)
+        file = File(place.path, root=self._files.top)
+        return reply_for_file(file, conditions, self.archiver.policy, self.archiver.problem)
 
 
 class _Totals(_Below):

@@ -28,6 +28,7 @@ _HEADERS = (
     # A page of another site cannot make this server's files its own scripts or images, on loopback least of all.
     (b"cross-origin-resource-policy", b"same-origin"),
 )
+_VARIES = (b"vary", b"Accept")
 _MAX_PROBLEM = 1 << 20  # bytes of a problem that is turned into a page; the service's own are far smaller
 _MAX_NAMED = 20  # members named on a page
 _READS = ("GET", "HEAD", "OPTIONS")
@@ -140,7 +141,8 @@ class _Answer:
             headers += [header for header in _HEADERS if header[0] not in there]
             message = {**message, "headers": headers}
             if _is_problem(headers):
-                headers.append((b"vary", b"Accept"))
+                if _VARIES not in headers:
+                    headers.append(_VARIES)
                 if self._page:
                     self._start = message
                     return

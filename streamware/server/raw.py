@@ -5,8 +5,10 @@ The rule of this file: a file is served as what its name says and nothing else; 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from mimetypes import MimeTypes
 
+from streamware.errors import StreamwareError
 from streamware.model import File
 from streamware.policy import Policy
 from streamware.reply import Conditions, Reply
@@ -36,9 +38,12 @@ def media_type(name: str) -> str:
     return f"{kind}; charset=utf-8" if kind.startswith("text/") and not names_its_own else kind
 
 
-def reply_for_file(file: File, conditions: Conditions, policy: Policy) -> Reply:
+def reply_for_file(
+    file: File, conditions: Conditions, policy: Policy, problem: Callable[[StreamwareError], Reply]
+) -> Reply:
     """Answer for one file: 200, 206, 304, 412 or 416. Blocks while it is opened; the caller closes the body.
 
+    :param problem: makes the answer of an error (``Archiver.problem``).
     :raises MemberError: it is not there, is no regular file, or may not be read.
     """
     facts = FileSource(file.path, file.root).probe()
@@ -47,6 +52,7 @@ def reply_for_file(file: File, conditions: Conditions, policy: Policy) -> Reply:
         facts,
         conditions,
         policy,
+        problem,
         media_type=media_type(file.path),
         headers=(("Cache-Control", "no-cache"), ("Content-Security-Policy", "sandbox")),
     )

@@ -190,12 +190,21 @@ class Cases:
         files = [stored(rows, created=n) for n in range(3)]
         begun = upload()
         rows.create(begun)
-        assert rows.unhashed(2) == files[:2]
+        places = [(file.created, file.id) for file in files]
+        assert rows.unhashed(2) == places[:2]
+        assert rows.unhashed(2, after=places[1]) == places[2:]
+        assert rows.unhashed(2, after=places[2]) == []
         rows.set_sha256(files[0].id, b"s" * 32)
         rows.set_sha256(begun.id, b"s" * 32)
         rows.set_sha256(new_id(), b"s" * 32)
-        assert rows.unhashed(10) == files[1:]
+        assert rows.unhashed(10) == places[1:]
         assert rows.file(files[0].id) == replace(files[0], sha256=b"s" * 32)
+
+    def test_of_files_of_one_second_none_is_left_without_a_digest(self, rows: FileRows) -> None:
+        places = sorted((7, stored(rows, created=7).id) for _ in range(5))
+        assert rows.unhashed(2) == places[:2]
+        assert rows.unhashed(2, after=places[1]) == places[2:4]
+        assert rows.unhashed(2, after=places[3]) == places[4:]
 
     def test_odd_texts_are_kept_as_far_as_can_be(self, rows: FileRows) -> None:
         fine = "grüße \N{GRINNING FACE} 'quoted' \"%s\" ? \\ " + "x" * 100_000

@@ -514,6 +514,13 @@ def test_a_form_leads_back_to_the_page(served: Served) -> None:
     assert "Location" in begun.headers
 
 
+def test_what_an_answer_depends_on_is_said_once(served: Served) -> None:
+    for way in ("/files", "/files?limit=0", "/files?after=nowhere", "/files/none"):
+        for accept in ("*/*", "text/html"):
+            answer = served.ask(way, headers={"Accept": accept})
+            assert answer.headers.get_all("Vary") == ["Accept"], (way, accept, answer)
+
+
 def test_deleting_by_the_page_asks_first(served: Served) -> None:
     told = [put(served, b"x", f"del{n}.txt") for n in range(3)]
     kind = {**PEOPLE, "Content-Type": "application/x-www-form-urlencoded"}

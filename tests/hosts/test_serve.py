@@ -196,11 +196,15 @@ def test_a_file_comes_with_length_validators_and_ranges(server: Served, root: Pa
     stale = server.ask("/tree/sub/b.bin", headers={"Range": "bytes=1000-1999", "If-Range": '"other"'})
     assert (stale.status, stale.body) == (200, data)
     assert server.ask("/tree/sub/b.bin", headers={"Range": "bytes=-1"}).body == data[-1:]
-    assert server.ask("/tree/sub/b.bin", headers={"Range": "bytes=999999-"}).status == 416
+    beyond = server.ask("/tree/sub/b.bin", headers={"Range": "bytes=999999-"})
+    assert (beyond.status, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
+    assert json.loads(beyond.body)["title"] == "The file has no bytes in the range that was asked for."
     assert server.ask("/tree/sub/b.bin", headers={"If-None-Match": etag})[::2] == (304, b"")
     since = {"If-Modified-Since": whole.headers["Last-Modified"]}
     assert server.ask("/tree/sub/b.bin", headers=since).status == 304
-    assert server.ask("/tree/sub/b.bin", headers={"If-Match": '"other"'}).status == 412
+    other = server.ask("/tree/sub/b.bin", headers={"If-Match": '"other"'})
+    assert (other.status, other.headers["Content-Type"]) == (412, "application/problem+json")
+    assert json.loads(other.body)["title"] == "The file is not the version that was asked for."
     assert server.ask("/tree/zero")[::2] == (200, b"")
     assert server.ask("/tree/sub/b.bin", "DELETE").status == 405
 

@@ -1189,12 +1189,14 @@ def test_ranges_and_conditions(make: Sites) -> None:
     assert get(range="bytes=0-9", if_range='"other"').status == 200
     answer = get(if_match='"other"')
     assert (answer.status, answer.kind) == (412, "precondition-failed")
+    assert answer.json["title"] == "The file is not the version that was asked for."
     answer = get(range=f"bytes={len(data)}-")
     assert (answer.status, answer.kind, answer.headers["content-range"]) == (
         416,
         "range-not-satisfiable",
         f"bytes */{len(data)}",
     )
+    assert answer.json["title"] == "The file has no bytes in the range that was asked for."
     unchanged = get(if_none_match=etag)
     assert (unchanged.body, unchanged.headers["etag"]) == (b"", etag)
     assert unchanged.headers["cache-control"] == "private, no-transform"

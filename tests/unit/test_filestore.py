@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
+import sys
 import threading
 import time
 import uuid
 import zlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from streamware.appender import Appender
 from streamware.filestore import FileStore
+from streamware.leftovers import Leftovers
 from streamware.policy import Policy
-from streamware.stored import StoredFile
+from streamware.stored import StoredFile, Upload
 from streamware.upload_errors import (
     FileUnknown,
     OffsetMismatch,
     QuotaExceeded,
     StoreUnavailable,
+    UploadError,
     UploadExpired,
     UploadLocked,
     UploadTooLarge,
@@ -190,6 +197,65 @@ def test_what_is_kept_whole_or_not_at_all_is_not_kept_for_a_later_request(store:
     early.drop()
     late.write(CONTENT)
     assert content_of(store, store.finish(late.keep())) == CONTENT
+
+
+def test_of_many_at_once_one_adds_to_an_upload(store: FileStore) -> None:
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(100):
+                upload = store.begin("b", "text/plain", length=1, kind="tus")
+                start = threading.Barrier(4)
+
+                def begin(upload: Upload = upload, start: threading.Barrier = start) -> Appender:
+                    start.wait(10)
+                    return store.append(upload)
+
+                writers = [each.result(30) for each in [pool.submit(begin) for _ in range(4)]]
+                assert store.active == 1
+                assert sorted(told_of(writer) for writer in writers) == ["", *["upload-locked"] * 3]
+                assert store.active == 0
+                assert store.finish(store.upload(upload.id)).sha256 == hashlib.sha256(b"x").digest()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def told_of(writer: Appender) -> str:
+    """What somebody is told who writes a byte and wants it kept: the kind of an error, or nothing."""
+    try:
+        writer.write(b"x")
+        writer.keep()
+    except UploadError as error:
+        return error.kind
+    finally:
+        writer.drop()
+    return ""
+
+
+def test_whoever_takes_over_waits_for_all_before_it(store: FileStore, tmp_path: Path) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    early = store.append(upload)
+    early.write(CONTENT[:1000])
+    with ThreadPoolExecutor(2) as pool:
+        with closing(sqlite3.connect(tmp_path / "rows.sqlite3", isolation_level=None)) as database:
+            database.execute("BEGIN IMMEDIATE")  # so that the bytes of the early one cannot be counted
+            later = [pool.submit(store.append, upload)]
+            time.sleep(0.2)
+            later.append(pool.submit(store.append, upload))
+            time.sleep(0.2)
+            assert not any(each.done() for each in later)
+            assert store.active == 1
+            database.execute("ROLLBACK")
+        for each in later:
+            with pytest.raises(OffsetMismatch):  # what it knew of is no longer so
+                each.result(10)
+    assert store.active == 0
+    with pytest.raises(UploadLocked):
+        early.write(CONTENT[1000:])
+    late = store.append(store.upload(upload.id))
+    late.write(CONTENT[1000:])
+    assert store.finish(late.keep()).sha256 == hashlib.sha256(CONTENT).digest()
 
 
 def test_of_two_replicas_one_wins(store: FileStore, tmp_path: Path) -> None:
@@ -385,6 +451,45 @@ def test_one_that_cannot_be_deleted_holds_up_no_other(store: FileStore, tmp_path
     stuck.rmdir()
     assert store.sweep().files == 1
     assert objects(tmp_path) == []
+
+
+def test_files_that_cannot_be_read_keep_no_other_from_its_digest(store: FileStore, tmp_path: Path) -> None:
+    file = store.add("a", [CONTENT])
+    lost = [str(uuid.uuid4()) for _ in range(500)]
+    with closing(sqlite3.connect(tmp_path / "rows.sqlite3")) as database, database:
+        database.execute("UPDATE streamware_files SET sha256 = NULL")
+        found = database.execute("SELECT * FROM streamware_files")
+        row = dict(zip([column[0] for column in found.description], found.fetchone(), strict=True))
+        copies = [tuple({**row, "id": each, "created": row["created"] - n % 9}.values()) for n, each in enumerate(lost)]
+        database.executemany(f"INSERT INTO streamware_files VALUES ({', '.join('?' * len(row))})", copies)
+    assert store.sweep().hashing == 501
+    assert until_hashed(store, file.id).sha256 == hashlib.sha256(CONTENT).digest()
+    assert store.sweep().hashing == 500  # what could not be read this time is tried again
+    assert store.file(lost[0]).sha256 is None
+
+
+def test_each_file_has_its_turn_where_there_is_little_room(store: FileStore, tmp_path: Path) -> None:
+    files = [store.add(f"{n}", [b"x"]).id for n in range(10)]
+    with closing(sqlite3.connect(tmp_path / "rows.sqlite3")) as database, database:
+        database.execute("UPDATE streamware_files SET sha256 = NULL")
+    asked: list[str] = []
+    room = 0
+
+    def ask(id: str) -> bool:
+        nonlocal room
+        room -= 1
+        if room >= 0:
+            asked.append(id)
+        return room >= 0
+
+    leftovers = Leftovers(store.rows, store.objects, finish=store.finish, hash=ask)
+    told = []
+    for _ in range(8):
+        room = 3
+        told.append(leftovers.sweep().hashing)
+    assert told == [3, 3, 3, 1] * 2
+    assert sorted(asked[:10]) == sorted(files)
+    assert asked[10:] == asked[:10]
 
 
 def test_one_replica_sweeps_at_a_time(store: FileStore, tmp_path: Path) -> None:

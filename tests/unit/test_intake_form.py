@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
+import time
 from base64 import b64encode
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -180,6 +181,25 @@ def test_limits_of_files_hold_in_forms(tmp_path: Path) -> None:
     assert site.post([form(fits, fits, fits)])[0] == 413
     assert site.empty()
     site.store.close()
+
+
+def test_a_file_of_a_form_does_not_expire_while_the_rest_comes(tmp_path: Path) -> None:
+    site = Site(tmp_path, upload_seconds=1.0)
+    try:
+
+        def pieces() -> Iterator[bytes]:
+            yield part("f", b"first", filename="a.txt")
+            for piece in (*part("g", b"2", filename="b.txt").partition(b"2"), *part("tag", b"3").partition(b"3")):
+                time.sleep(0.6)
+                site.store.sweep()
+                yield piece
+            yield form()
+
+        status, told = site.post(pieces())
+        assert status == 201, told
+        assert [site.content(file["id"]) for file in told["files"]] == [b"first", b"2"]
+    finally:
+        site.store.close()
 
 
 def test_a_quota_that_is_full_leaves_nothing_of_a_form(tmp_path: Path) -> None:

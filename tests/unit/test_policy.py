@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import posixpath
 import time
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamware.errors import InvalidTarget, LimitExceeded, NotAllowed
+from streamware.file_request import FileRequest
 from streamware.model import Bundle, Data, Member, Url
 from streamware.policy import Policy
 
@@ -294,6 +296,21 @@ def test_names_are_clean_or_strict() -> None:
     assert Policy(names="clean").names == "clean"
     with pytest.raises(ValueError, match="names"):
         Policy(names="loose")  # type: ignore[arg-type]
+
+
+async def asked_later(action: str, request: FileRequest) -> bool:
+    return True
+
+
+class AskedLater:
+    async def __call__(self, action: str, request: FileRequest) -> bool:
+        return True
+
+
+@pytest.mark.parametrize("hook", ["alice", "", True, 0, ["alice"], asked_later, AskedLater()])
+def test_who_is_asked_for_authorization_is_a_plain_function(hook: Any) -> None:
+    with pytest.raises(ValueError, match="authorize"):
+        Policy(authorize=hook)
 
 
 def test_a_policy_is_a_value() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import zlib
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from streamware.errors import ChecksumMismatch, SizeUnknown
 from streamware.model import Facts
 from streamware.policy import Policy
+from streamware.problems import problem
 from streamware.reply import Conditions, Reply
 from streamware.single import reply_for_source
 from streamware.sources.generated import DataSource
@@ -24,6 +26,7 @@ def answer(facts: Facts = FACTS, method: str = "GET", etag: str | None = SHOWN, 
         facts,
         Conditions(method, **fields),  # type: ignore[arg-type]
         Policy(),
+        problem,
         media_type="text/x",
         etag=etag,
         headers=(("Cache-Control", "private"),),
@@ -63,10 +66,25 @@ def test_parts() -> None:
     data = read(several)
     assert several.header("content-length") == str(len(data))
     assert CONTENT[1000:1002] in data
+
+
+def test_a_refusal_is_a_problem_and_speaks_of_the_file() -> None:
     beyond = answer(range=f"bytes={len(CONTENT)}-")
-    assert (beyond.status, read(beyond)) == (416, b"")
-    assert beyond.header("cache-control") == "private"
+    told = json.loads(read(beyond))
+    assert (beyond.status, told["status"]) == (416, 416)
+    assert told["type"] == "urn:streamware:problem:range-not-satisfiable"
+    assert told["title"] == "The file has no bytes in the range that was asked for."
+    assert beyond.header("content-range") == f"bytes */{len(CONTENT)}"
+    assert beyond.header("cache-control") == "no-store"
     assert beyond.header("content-disposition") is None
+    changed = answer(if_match='"other"')
+    told = json.loads(read(changed))
+    assert (changed.status, told["status"]) == (412, 412)
+    assert told["type"] == "urn:streamware:problem:precondition-failed"
+    assert told["title"] == "The file is not the version that was asked for."
+    for each in (beyond, changed):
+        names = [name.lower() for name, _ in each.headers]
+        assert len(set(names)) == len(names), each.headers
 
 
 @pytest.mark.parametrize("tag", ['"digest"', '"id"'])

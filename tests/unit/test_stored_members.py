@@ -10,6 +10,7 @@ import uuid
 import zipfile
 from collections.abc import Iterator
 from contextlib import closing
+from typing import Any
 
 import pytest
 
@@ -144,6 +145,16 @@ def test_one_that_is_missing(archiver: Archiver, ids: list[str]) -> None:
 def test_ids_that_are_none(archiver: Archiver) -> None:
     for wrong in ("", "../../etc/passwd", "x" * 100_000):
         assert archiver.respond(bundle_of([wrong]), Conditions()).status == 404
+
+
+@pytest.mark.parametrize("wrong", [None, 7, b"6d1f0a7c-9b52-4c1e-8f7a-0c2b5d3e4f60", uuid.uuid4(), ["x"]])
+def test_what_is_no_text_is_refused_at_once(wrong: Any) -> None:
+    bundle = Bundle()
+    with pytest.raises(TypeError, match="stored file"):
+        bundle.add_stored(wrong)
+    with pytest.raises(TypeError, match="stored file"):
+        Stored(wrong)
+    assert not bundle.members
 
 
 def test_without_a_file_store() -> None:
