@@ -71,6 +71,7 @@ class Bed:
         self._mod_zip = mod_zip
         self._nginx = find_program("nginx")
         self._node = find_program("node")
+        self._tusd = find_program("tusd")
         self._stack = ExitStack()
         self._logs = 0
         self._cases = 0
@@ -107,6 +108,8 @@ class Bed:
             return "no module named by --mod-zip"
         if contender.host == "node" and (self._node is None or self._modules is None):
             return "no npm, or it could not install"
+        if contender.host == "tusd" and self._tusd is None:
+            return "no tusd"
         if not case.local and not case.late and self._nginx is None:
             return "no nginx to come from"
         return lacking(contender)
@@ -188,7 +191,8 @@ class Bed:
             env |= {"BENCH_READY": str(laid.ready)}
             env |= {"BENCH_READY_URL": f"http://127.0.0.1:{laid.upstream}/{laid.ready.name}"}
         threads = max(8, 128 if laid.case.clients else 0)
-        command = server_command(contender, threads=threads, node=self._node)
+        program = {"node": self._node, "tusd": self._tusd}.get(contender.host)
+        command = server_command(contender, store, threads=threads, program=program)
         return Server(command, self._log(), cores=cores, env=env)
 
     def _make_ready(self, laid: Laid) -> None:

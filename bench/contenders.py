@@ -10,6 +10,7 @@ import importlib.util
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 __all__ = [
@@ -47,7 +48,7 @@ Takes = Literal["", "post", "put", "tus"]
 
 @dataclass(frozen=True, slots=True)
 class Contender:
-    """``host`` is what serves it: gthread, uvicorn, aiohttp, node or nginx; ``target`` what the host is told to run.
+    """``host`` is what serves it: gthread, uvicorn, aiohttp, node, tusd or nginx; ``target`` what it is told to run.
 
     ``takes`` tells how a file service is sent a file; "" is for those that make archives.
     """
@@ -194,6 +195,7 @@ CONTENDERS = (
     ),
     # Under Node 20 it ends when a client that it gave a file to goes away.
     Contender("tus-node", "@tus/server, Node", "node", "bench/programs/tus.mjs", only="store/in", takes="tus"),
+    Contender("tusd", "tusd, Go", "tusd", only="store/in", takes="tus"),
     Contender(DAV, "WebDAV PUT, nginx", "nginx", takes="put"),
 )
 _BY_KEY = {contender.key: contender for contender in CONTENDERS}
@@ -208,10 +210,12 @@ def lacking(contender: Contender) -> str | None:
     return next((f"no module {name}" for name in contender.needs if importlib.util.find_spec(name) is None), None)
 
 
-def server_command(contender: Contender, *, threads: int = 8, node: str | None = None) -> list[str]:
+def server_command(contender: Contender, store: Path, *, threads: int = 8, program: str | None = None) -> list[str]:
     """The command line of a contender that is not nginx; ``{port}`` in it stands for the port.
 
+    :param store: the folder for one that is told of it by no environment.
     :param threads: how many clients gunicorn serves at the same time.
+    :param program: the path of a host that is no Python module.
     """
     python = [sys.executable, "-m"]
     if contender.host == "gthread":
@@ -223,6 +227,9 @@ def server_command(contender: Contender, *, threads: int = 8, node: str | None =
         return [*python, "uvicorn", "--host", "127.0.0.1", "--port", "{port}", *quiet, contender.target]
     if contender.host == "aiohttp":
         return [*python, "aiohttp.web", "-H", "127.0.0.1", "-P", "{port}", contender.target]
-    if contender.host == "node" and node is not None:
-        return [node, contender.target or "bench/programs/node.mjs", "{port}"]
+    if contender.host == "node" and program is not None:
+        return [program, contender.target or "bench/programs/node.mjs", "{port}"]
+    if contender.host == "tusd" and program is not None:
+        where = ["-host", "127.0.0.1", "-port", "{port}", "-base-path", "/files/", "-upload-dir", str(store)]
+        return [program, *where, "-expose-metrics=false", "-verbose=false"]
     raise ValueError(f"{contender.key} is not started by a command line")

@@ -72,6 +72,8 @@ def _versions(modules: Path | None, mod_zip: str | None) -> list[str]:
     if node := _said("node", "--version"):
         found.append(f"Node {node.lstrip('v')}")
     found += [f"{name} {version}" for name, version in versions(modules).items()]
+    if tusd := re.search(r"^Version: v?(\S+)", _said("tusd", "-version")):
+        found.append(f"tusd {tusd[1]}")
     if nginx := _said("nginx", "-v"):
         found.append(nginx.rpartition(": ")[2].replace("/", " ") + (" with mod_zip" if mod_zip else ""))
     return found

@@ -143,6 +143,12 @@ def test_the_floor_of_uploads_hashes_what_it_is_sent(bed: Bed) -> None:
         assert not any((laid.stores / SINK).iterdir())
 
 
+def test_a_service_whose_program_is_missing_is_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    case = replace(TINY, key="store/in", local=True, way="in")
+    assert Bed(tmp_path / "bed").why_not(by_key("tusd"), case) == "no tusd"
+
+
 def test_uploads_and_downloads_of_stored_files_are_measured(bed: Bed) -> None:
     for way in ("in", "out"):
         case = replace(TINY, key=f"store/{way}", set="file", local=True, way=way)
