@@ -209,6 +209,7 @@ class FileStore:
             owner=upload.owner,
             metadata=upload.metadata,
             concat=upload.concat,
+            micros=int(now % 1 * 1_000_000),
         )
 
     def join(

@@ -87,6 +87,15 @@ def test_a_name_and_a_type_are_data_only_whoever_gives_them(store: FileStore) ->
     assert store.file(file.id) == file
 
 
+def test_the_newest_file_is_listed_first_also_within_a_second(store: FileStore) -> None:
+    files = [store.add(f"{number}", [b"x"]) for number in range(10)]
+    partial = store.begin("p", "text/plain", kind="partial", length=0)
+    files.append(store.join([partial.id], "joined", "text/plain"))
+    files.append(store.add("last", []))
+    found, _ = store.listed(limit=100)
+    assert [file.id for file in found] == [file.id for file in reversed(files)]
+
+
 def test_nothing_stays_of_a_file_whose_pieces_fail(store: FileStore, tmp_path: Path) -> None:
     def pieces() -> Iterator[bytes]:
         yield CONTENT
