@@ -67,6 +67,7 @@ class Appender:
         self._cut_at = time.monotonic()  # when the last part was cut, or this was begun
         # An upload that goes on must not expire meanwhile.
         self._part_seconds = min(policy.upload_part_seconds, policy.upload_seconds / 2)
+        self._told: int | None = None  # how far it came when somebody asked last
         self._over: StreamwareError | None = None  # what a later call is told
         self._lock = threading.Lock()
 
@@ -121,19 +122,27 @@ class Appender:
         with self._lock:
             self._drop(UploadLocked("The request has ended."))
 
-    def settle(self) -> None:
+    def settle(self, at: int | None = None) -> None:
         """From another thread: keep what has been written so far, unless it is to be kept whole or not at all.
 
         A failure is the writer's own to be told of, by its next call.
+
+        :param at: where whoever asks goes on, None for one who asks that; if it is what was told last, it stays so, and
+            nothing more is kept.
         """
         with self._lock:
-            if self._over is None and not self._atomic:
+            if self._has_to_settle(at):
                 self._settle()
+                if at is None:
+                    self._told = self.upload.offset
 
-    def surrender(self) -> None:
-        """From another thread: keep what has been written so far, and end: a later request takes over."""
+    def surrender(self, at: int) -> None:
+        """From another thread: keep what has been written so far, and end: a later request takes over.
+
+        :param at: where that goes on, as in ``settle``: what is late of a request that was cut off, it sends again.
+        """
         with self._lock:
-            if self._over is None and not self._atomic:
+            if self._has_to_settle(at):
                 self._settle()
             self._drop(UploadLocked())
 
@@ -143,6 +152,10 @@ class Appender:
     def _from(self) -> int:
         """Where the part that is being written begins."""
         return self._parts[-1].offset + self._parts[-1].length if self._parts else self.upload.offset
+
+    def _has_to_settle(self, at: int | None) -> bool:
+        agreed = at is not None and at == self._told == self.upload.offset
+        return self._over is None and not self._atomic and not agreed
 
     def _check(self) -> None:
         if self._over is not None:

@@ -118,9 +118,11 @@ class FileStore:
         self.rows.create(upload, max_files=most[0], max_bytes=most[1])
         return upload
 
-    def upload(self, id: str) -> Upload:
+    def upload(self, id: str, at: int | None = None) -> Upload:
         """An unfinished upload as it stands, with all that a request of this process has received for it until now.
 
+        :param at: where whoever asks goes on. If that is what this told last, it stands there still, whatever else of
+            an earlier request has come since: to ask was to give that up.
         :raises FileUnknown: there is none.
         :raises UploadExpired: it has expired.
         """
@@ -129,7 +131,7 @@ class FileStore:
         with self._lock:
             active = self._active.get(id)
         if active is not None:
-            active.settle()
+            active.settle(at)
         upload = self.rows.upload(id)
         if upload is None:
             raise FileUnknown(f"no upload {id}")
@@ -148,7 +150,7 @@ class FileStore:
         with self._lock:
             before = self._active.pop(upload.id, None)
         if before is not None:
-            before.surrender()
+            before.surrender(upload.offset)
             found = self.rows.upload(upload.id)
             if found is None or found.offset != upload.offset:
                 raise OffsetMismatch("More has come for this upload meanwhile.")
@@ -245,12 +247,7 @@ class FileStore:
         return file
 
     def add(
-        self,
-        name: str,
-        pieces: Iterable[bytes],
-        *,
-        media_type: str = "application/octet-stream",
-        owner: str = "",
+        self, name: str, pieces: Iterable[bytes], *, media_type: str = "application/octet-stream", owner: str = ""
     ) -> StoredFile:
         """Store a file of the program's own. Nothing stays if it, or ``pieces``, fails.
 
