@@ -72,6 +72,7 @@ class Appender:
         self._cut_at = time.monotonic()  # when the last part was cut, or this was begun
         # An upload that goes on must not expire meanwhile.
         self._part_seconds = min(policy.upload_part_seconds, policy.upload_seconds / 2)
+        self._told: int | None = None  # how far it came when somebody asked last
         self._over: StreamwareError | None = None  # what a later call is told
         self._given_over = False  # to a later request, and all that had been written is kept
         self._lock = threading.Lock()
@@ -87,7 +88,7 @@ class Appender:
             before = enter(self)
             try:
                 if before is not None:
-                    before.surrender()
+                    before.surrender(self.upload.offset)
                     found = self._rows.upload(self.upload.id)
                     if found is None or found.offset != self.upload.offset:
                         raise OffsetMismatch("More has come for this upload meanwhile.")
@@ -152,21 +153,29 @@ class Appender:
         with self._lock:
             self._drop(UploadLocked("The request has ended."))
 
-    def settle(self) -> None:
+    def settle(self, at: int | None = None) -> None:
         """From another thread: keep what has been written so far, unless it is to be kept whole or not at all.
 
         A failure is the writer's own to be told of, by its next call.
+
+        :param at: where whoever asks goes on, None for one who asks that; if it is what was told last, it stays so, and
+            nothing more is kept.
         """
         with self._lock:
-            if self._over is None and not self._atomic:
+            if self._has_to_settle(at):
                 self._settle()
+                if at is None:
+                    self._told = self.upload.offset
 
-    def surrender(self) -> None:
-        """From another thread: keep what has been written so far, and end: a later request takes over."""
+    def surrender(self, at: int) -> None:
+        """From another thread: keep what has been written so far, and end: a later request takes over.
+
+        :param at: where that goes on, as in ``settle``: what is late of a request that was cut off, it sends again.
+        """
         with self._lock:
-            if self._over is None and not self._atomic:
+            if self._has_to_settle(at):
                 self._settle()
-                self._given_over = self._over is None
+            self._given_over = self._over is None and self.received == self.upload.offset
             self._drop(UploadLocked())
 
     # --- with the lock held ---
@@ -175,6 +184,10 @@ class Appender:
     def _from(self) -> int:
         """Where the part that is being written begins."""
         return self._parts[-1].offset + self._parts[-1].length if self._parts else self.upload.offset
+
+    def _has_to_settle(self, at: int | None) -> bool:
+        agreed = at is not None and at == self._told == self.upload.offset
+        return self._over is None and not self._atomic and not agreed
 
     def _check(self) -> None:
         if self._over is not None:
@@ -284,12 +297,14 @@ class Appenders:
             self._active[appender.upload.id] = appender
         return before
 
-    def settle(self, id: str) -> None:
-        """Have what is being added to an upload kept as far as it has come, if anybody adds to it."""
+    def settle(self, id: str, at: int | None) -> None:
+        """Have what is being added to an upload kept as far as it has come, if anybody adds to it; see
+        ``Appender.settle``.
+        """
         with self._lock:
             active = self._active.get(id)
         if active is not None:
-            active.settle()
+            active.settle(at)
 
     def drop(self, id: str) -> None:
         """End what is being added to an upload: it is no more."""

@@ -24,7 +24,7 @@ __all__ = ["FileRows"]
 
 _TOGETHER = 500  # ids in one query
 _DAY = 24 * 3600
-_CURSOR = re.compile(r"([0-9]{1,18})\.(.{36})\Z")
+_CURSOR = re.compile(r"([0-9]{1,18})\.([0-9]{1,6})\.(.{36})\Z")
 
 
 class FileRows(FileDatabase):
@@ -219,19 +219,19 @@ class FileRows(FileDatabase):
 
         :raises ValueError: ``after`` is not what an earlier page gave.
         """
-        table = self._tables.files
-        query = self._tables.select_files().order_by(table.c.created.desc(), table.c.id.desc()).limit(limit + 1)
+        order = self._tables.order
+        query = self._tables.select_files().order_by(*(column.desc() for column in order)).limit(limit + 1)
         if after is not None:
             place = _CURSOR.match(after)
-            if place is None or not is_file_id(place[2]):
+            if place is None or not is_file_id(place[3]):
                 raise ValueError("this is no place in the list of files")
-            here = self._database.sql.tuple_(table.c.created, table.c.id)
-            query = query.where(here < (int(place[1]), place[2]))
+            query = query.where(self._database.sql.tuple_(*order) < (int(place[1]), int(place[2]), place[3]))
         rows = self._read(lambda connection: list(connection.execute(query)))
         files = self._whole(rows[:limit])
         if len(rows) <= limit or not files:
             return files, None
-        return files, f"{files[-1].created}.{files[-1].id}"
+        last = files[-1]
+        return files, f"{last.created}.{last.micros}.{last.id}"
 
     # --- the end of both ---
 

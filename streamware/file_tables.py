@@ -20,10 +20,18 @@ OPEN, WHOLE, GONE = "open", "whole", "gone"
 IDENTITY = "files-identity"  # the fact that tells this database from every other
 PARTIAL: UploadKind = "partial"
 
-_MIGRATIONS: Migrations = ()
+_MIGRATIONS: Migrations = (
+    (
+        # One that was there before is taken to be of the beginning of its second.
+        "ALTER TABLE streamware_files ADD COLUMN micros BIGINT DEFAULT 0 NOT NULL",
+        "DROP INDEX IF EXISTS ix_streamware_files_created",
+        "CREATE INDEX ix_streamware_files_created ON streamware_files (state, created, micros, id)",
+    ),
+)
 _WAITS = Waits(read=4.0, write=10.0, lock=5.0)  # seconds; they end well before a client gives up
 _KINDS = get_args(UploadKind)
 _CRC = 2**32 - 1
+_SECOND = 1_000_000  # microseconds
 
 
 class FileTables:
@@ -52,6 +60,7 @@ class FileTables:
             column("crc32", number),
             column("sha256", blob, nullable=True),
             column("created", number),
+            column("micros", number),  # of that second; which file of one is the newest
             column("expires", number, nullable=True),
             column("gone", number, nullable=True),  # when it became so
             column("owner", text),
@@ -59,7 +68,7 @@ class FileTables:
             column("concat", text),
         )
         f = self.files.c
-        sql.Index("ix_streamware_files_created", f.state, f.created, f.id)  # to list them
+        sql.Index("ix_streamware_files_created", f.state, f.created, f.micros, f.id)  # to list them
         sql.Index("ix_streamware_files_expires", f.expires)
         # All that a quota needs, so that it is counted without a look at the rows.
         sql.Index("ix_streamware_files_owner", f.owner, f.state, f.length, f.received)
@@ -85,6 +94,8 @@ class FileTables:
         self._file = (f.id, f.name, f.type, f.length, f.crc32, f.sha256, f.created, f.expires)
         self._upload = (f.id, f.name, f.type, f.length, f.created, f.expires, f.received, f.crc32, f.kind)
         self._said = (f.owner, f.metadata, f.concat)
+        self.order = (f.created, f.micros, f.id)
+        """By which files are listed."""
         # Made once: it is asked of every stored member of a bundle, and to make it takes as long as to ask it.
         p = self.parts.c
         both = self.files.outerjoin(self.parts, p.file == f.id)
@@ -96,16 +107,17 @@ class FileTables:
 
     def select_files(self) -> Any:
         """Of rows that ``file`` reads."""
-        return self.database.plain(*self._file, *self._said).where(self.files.c.state == WHOLE)
+        return self.database.plain(*self._file, *self._said, self.files.c.micros).where(self.files.c.state == WHOLE)
 
     def file(self, row: Sequence[Any]) -> StoredFile | None:
         """A whole file; None where the row is damaged."""
-        fid, name, media_type, size, crc32, sha256, created, expires, *said = row
+        fid, name, media_type, size, crc32, sha256, created, expires, *said, micros = row
         fine = (
             _are_texts(fid, name, media_type, *said)
             and is_file_id(fid)
-            and _are_numbers(size, crc32, created)
+            and _are_numbers(size, crc32, created, micros)
             and crc32 <= _CRC
+            and micros < _SECOND
             and (expires is None or _are_numbers(expires))
             and (sha256 is None or (type(sha256) is bytes and len(sha256) == 32))
         )
@@ -155,6 +167,7 @@ class FileTables:
             "crc32": upload.crc32,
             "sha256": None,
             "created": upload.created,
+            "micros": 0,
             "expires": upload.expires,
             "gone": None,
             "owner": _clean(upload.owner),
@@ -174,6 +187,7 @@ class FileTables:
             "crc32": file.crc32,
             "sha256": file.sha256,
             "created": file.created,
+            "micros": file.micros,
             "expires": file.expires,
             "gone": None,
             "owner": _clean(file.owner),

@@ -115,15 +115,17 @@ class FileStore:
         self.rows.create(upload, max_files=most[0], max_bytes=most[1])
         return upload
 
-    def upload(self, id: str) -> Upload:
+    def upload(self, id: str, at: int | None = None) -> Upload:
         """An unfinished upload as it stands, with all that a request of this process has received for it until now.
 
+        :param at: where whoever asks goes on. If that is what this told last, it stands there still, whatever else of
+            an earlier request has come since: to ask was to give that up.
         :raises FileUnknown: there is none.
         :raises UploadExpired: it has expired.
         """
         if not is_file_id(id):
             raise FileUnknown("not an id")
-        self._appenders.settle(id)
+        self._appenders.settle(id, at)
         upload = self.rows.upload(id)
         if upload is None:
             raise FileUnknown(f"no upload {id}")
@@ -184,6 +186,7 @@ class FileStore:
             owner=upload.owner,
             metadata=upload.metadata,
             concat=upload.concat,
+            micros=int(now % 1 * 1_000_000),
         )
 
     def join(
@@ -219,12 +222,7 @@ class FileStore:
         return file
 
     def add(
-        self,
-        name: str,
-        pieces: Iterable[bytes],
-        *,
-        media_type: str = "application/octet-stream",
-        owner: str = "",
+        self, name: str, pieces: Iterable[bytes], *, media_type: str = "application/octet-stream", owner: str = ""
     ) -> StoredFile:
         """Store a file of the program's own. Nothing stays if it, or ``pieces``, fails.
 

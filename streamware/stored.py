@@ -87,7 +87,8 @@ class Upload:
 class StoredFile:
     """A file that is whole. ``sha256`` (32 bytes) is None while it is still being computed.
 
-    ``expires`` None: it is kept until somebody deletes it.
+    ``expires`` None: it is kept until somebody deletes it. ``micros``: of the second ``created`` so many microseconds
+    had passed; for the order of files alone, and nobody is shown them.
     """
 
     id: str
@@ -101,6 +102,7 @@ class StoredFile:
     owner: str = ""
     metadata: str = ""
     concat: str = ""
+    micros: int = 0
 
     @property
     def validator(self) -> str:

@@ -201,14 +201,15 @@ class Tus:
         """Go on with an upload; see ``create``."""
         if essence(request.header("content-type")) != TUS_TYPE:
             raise UnsupportedUpload(f"PATCH takes bodies of the type {TUS_TYPE}.")
-        found = self._found(id, caller)
-        if found.concat.startswith("final"):
-            raise FileForbidden("Nothing can be added to a final upload.")
         told = request.header("upload-offset")
         if told is None:
             raise UploadInvalid("PATCH needs an Upload-Offset.")
+        at = number("Upload-Offset", told)
+        found = self._found(id, caller, at)
+        if found.concat.startswith("final"):
+            raise FileForbidden("Nothing can be added to a final upload.")
         offset = found.size if isinstance(found, StoredFile) else found.offset
-        if number("Upload-Offset", told) != offset:
+        if at != offset:
             raise OffsetMismatch(f"The upload stands at {offset}.", headers=(("Upload-Offset", str(offset)),))
         total = offset if isinstance(found, StoredFile) else found.length
         announced = request.header("upload-length")
@@ -252,13 +253,13 @@ class Tus:
 
     # --- both ---
 
-    def _found(self, id: str, caller: Caller) -> Upload | StoredFile:
-        """An upload of the caller's, or the file it has become.
+    def _found(self, id: str, caller: Caller, at: int | None = None) -> Upload | StoredFile:
+        """An upload of the caller's, or the file it has become; ``at`` as in ``FileStore.upload``.
 
         One that has all its bytes and is no file yet was left by a process that died in between, and is made one.
         """
         try:
-            upload = self._own(id, caller)
+            upload = self._own(id, caller, at)
         except FileUnknown:
             file = self._store.file(id)
             if not caller.owns(file.owner):
@@ -268,8 +269,8 @@ class Tus:
             return self._finished(upload)
         return upload
 
-    def _own(self, id: str, caller: Caller) -> Upload:
-        upload = self._store.upload(id)
+    def _own(self, id: str, caller: Caller, at: int | None = None) -> Upload:
+        upload = self._store.upload(id, at)
         if upload.kind == "raw" or not caller.owns(upload.owner):
             raise FileUnknown(f"upload {id} is not for this caller to go on with")
         return upload

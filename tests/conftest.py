@@ -1,4 +1,4 @@
-"""What every test may use: the outside judges, and the switch for the long trials.
+"""What every test may use: the outside judges, folders for a server, and the switch for the long trials.
 
 The rule of this file: nothing is left out silently. A judge that is not installed is a visible skip, and a failure
 under ``CI=true``; long trials are marked ``soak`` and counted as deselected unless ``STREAMWARE_SOAK=1``.
@@ -11,6 +11,7 @@ import os
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +57,22 @@ def _own_state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty state directory for the test alone; the server's own is the folder ``streamware`` in it."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A folder to serve, with one file in it."""
+    root = tmp_path / "root"
+    root.mkdir()
+    (root / "a.txt").write_text("alpha\n")
+    return root
 
 
 @pytest.fixture(name="judge", scope="session")

@@ -21,7 +21,7 @@ from streamware.server.page import (
     in_bytes,
     kind_of,
     moment,
-    natural,
+    ordered,
     pick_form,
     shell,
     template,
@@ -72,15 +72,9 @@ def folder_page(root_name: str, place: Place, listing: Listing, view: View, *, u
 
 def order(items: Iterable[Item], view: View) -> list[Item]:
     """The items that match, folders first; names by their words and numbers: ``file2`` comes before ``file10``."""
-    wanted = view.query.casefold()
-    found = [item for item in items if wanted in shown(item.name).casefold()]
-    found.sort(key=lambda item: (natural(item.name), item.name))
-    if view.sort == "size":
-        found.sort(key=lambda item: item.size, reverse=view.descending)
-    elif view.sort == "time":
-        found.sort(key=lambda item: item.modified, reverse=view.descending)
-    elif view.descending:
-        found.reverse()
+    by_name = sorted(items, key=lambda item: item.name)  # of names that are shown alike, too
+    keys = {"size": lambda item: item.size, "time": lambda item: item.modified}
+    found = ordered(by_name, view, lambda item: shown(item.name), keys)
     found.sort(key=lambda item: not item.folder)
     return found
 

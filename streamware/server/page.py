@@ -7,13 +7,13 @@ scripts; they only add to it.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from hashlib import blake2b
 from html import escape
 from importlib.resources import files
 from string import Template
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlencode
 
 __all__ = [
@@ -31,11 +31,14 @@ __all__ = [
     "kind_of",
     "moment",
     "natural",
+    "ordered",
     "pick_form",
     "problem_page",
     "shell",
     "template",
 ]
+
+T = TypeVar("T")
 
 _STATIC = files("streamware.server").joinpath("static")
 
@@ -213,6 +216,25 @@ def natural(name: str) -> list[str | tuple[int, str]]:
     # Numbers by length and then digits: the same order, and no number is too long for it. Even places hold words.
     pieces = _DIGITS.split(name.casefold())
     return [(len(p.lstrip("0")), p.lstrip("0")) if n % 2 else p for n, p in enumerate(pieces)]
+
+
+def ordered(
+    things: Iterable[T], view: View, name: Callable[[T], str], keys: Mapping[str, Callable[[T], Any]]
+) -> list[T]:
+    """The things whose names match, as the view wants them.
+
+    :param name: of a thing, as it is shown.
+    :param keys: what to sort by besides the name; what is alike there comes by its name.
+    """
+    wanted = view.query.casefold()
+    found = [thing for thing in things if wanted in name(thing).casefold()]
+    found.sort(key=lambda thing: (natural(name(thing)), name(thing)))
+    key = keys.get(view.sort)
+    if key is not None:
+        found.sort(key=key, reverse=view.descending)
+    elif view.descending:
+        found.reverse()
+    return found
 
 
 def in_bytes(count: int) -> str:

@@ -20,7 +20,7 @@ from streamware.server.page import (
     in_bytes,
     kind_of,
     moment,
-    natural,
+    ordered,
     pick_form,
     shell,
     template,
@@ -102,17 +102,9 @@ def discard_page(files: Sequence[StoredFile], base: str) -> str:
 
 
 def order(files: Sequence[StoredFile], view: View) -> list[StoredFile]:
-    """The files that match, as the view wants them; they come newest first."""
-    wanted = view.query.casefold()
-    found = [file for file in files if wanted in file.name.casefold()]
-    if view.sort == "time":
-        return found if view.descending else found[::-1]
-    found.sort(key=lambda file: (natural(file.name), file.name))
-    if view.sort == "size":
-        found.sort(key=lambda file: file.size, reverse=view.descending)
-    elif view.descending:
-        found.reverse()
-    return found
+    """The files that match, as the view wants them."""
+    keys = {"size": lambda file: file.size, "time": lambda file: (file.created, file.micros)}
+    return ordered(files, view, lambda file: file.name, keys)
 
 
 def _row(file: StoredFile) -> str:

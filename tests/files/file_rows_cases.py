@@ -55,12 +55,12 @@ def whole(upload: Upload, size: int, **options: Any) -> StoredFile:
     return replace(file, **options)
 
 
-def stored(rows: FileRows, size: int = 3, **options: Any) -> StoredFile:
+def stored(rows: FileRows, size: int = 3, *, micros: int = 0, **options: Any) -> StoredFile:
     """A file that is there."""
     begun = upload(**options)
     rows.create(begun)
     assert rows.append(begun.id, 0, [part(begun.id, 0, size)], crc32=5, expires=1000)
-    file = whole(begun, size)
+    file = whole(begun, size, micros=micros)
     assert rows.finish(file)
     return file
 
@@ -95,6 +95,22 @@ def execute(url: str, statement: str, **values: object) -> list[tuple[Any, ...]]
     with engine.begin() as connection:
         result = connection.execute(sqlalchemy.text(statement), values)
         return [tuple(row) for row in result] if result.returns_rows else []
+
+
+# What makes tables of now to be those of the first version.
+VERSION_1 = (
+    "DROP INDEX ix_streamware_files_created",
+    "ALTER TABLE streamware_files DROP COLUMN micros",
+    "CREATE INDEX ix_streamware_files_created ON streamware_files (state, created, id)",
+    "UPDATE streamware_schema SET value = 1 WHERE name = 'files'",
+)
+
+
+def layout(url: str) -> tuple[set[tuple[str, bool]], dict[str | None, list[str | None]]]:
+    """The columns of files, with whether they may be empty, and what their indexes are of."""
+    inspected = sqlalchemy.inspect(sqlalchemy.create_engine(url, poolclass=sqlalchemy.NullPool))
+    columns = {(column["name"], column["nullable"]) for column in inspected.get_columns("streamware_files")}
+    return columns, {index["name"]: index["column_names"] for index in inspected.get_indexes("streamware_files")}
 
 
 class Cases:
@@ -341,9 +357,9 @@ class Cases:
         assert rows.strays([*keys, part(begun.id, 7, 1).key]) == unknown
 
     def test_pages_while_files_come_and_go(self, rows: FileRows) -> None:
-        # Several of one second, so that the time alone does not tell them apart.
-        files = [stored(rows, created=100 + n // 7) for n in range(40)]
-        wanted = sorted(files, key=lambda file: (file.created, file.id), reverse=True)
+        # Several of one second, and of one microsecond, so that the time alone does not tell them apart.
+        files = [stored(rows, created=100 + n // 7, micros=n % 7 // 2) for n in range(40)]
+        wanted = sorted(files, key=lambda file: (file.created, file.micros, file.id), reverse=True)
         seen: list[StoredFile] = []
         gone: set[str] = set()
         after = None
@@ -363,7 +379,17 @@ class Cases:
         assert len(gone) >= 5
         assert len(rows.listed(limit=100)[0]) == 40 - 5 - len(gone) + 5 + (len(gone) - 5)
 
-    @pytest.mark.parametrize("after", ["", "1", "1." + "x" * 36, f"x.{NOBODYS}", f"{10**30}.{NOBODYS}"])
+    def test_the_newest_of_one_second_is_the_first(self, rows: FileRows) -> None:
+        files = [stored(rows, created=100, micros=n) for n in (0, 1, 20, 300, 999_999)]
+        seen, after = rows.listed(limit=1)
+        while after is not None:
+            page, after = rows.listed(limit=1, after=after)
+            seen += page
+        assert seen == files[::-1]
+
+    @pytest.mark.parametrize(
+        "after", ["", "1", "1.1." + "x" * 36, f"1.x.{NOBODYS}", f"{10**30}.1.{NOBODYS}", f"1.{10**6}.{NOBODYS}"]
+    )
     def test_only_its_own_places_are_taken(self, after: str, rows: FileRows) -> None:
         with pytest.raises(ValueError, match="no place"):
             rows.listed(limit=5, after=after)
@@ -554,7 +580,7 @@ class Cases:
             assert rows.file(file.id) == file
             identity = rows.identity()
         facts = dict(execute(url, "SELECT name, value FROM streamware_schema WHERE name <> 'swept'"))
-        assert facts == {"version": 2, "files": 1, "files-identity": int(identity, 16)}
+        assert facts == {"version": 2, "files": 2, "files-identity": int(identity, 16)}
         with closing(FileRows(url)) as rows:
             assert rows.identity() == identity
 
@@ -565,6 +591,21 @@ class Cases:
             make()
         with closing(SqlLedger(url)) as ledger:  # whose tables are its own
             ledger.save("token", b"body", 2**33)
+
+    def test_an_earlier_schema_is_brought_up_to_date(self, make: Make, url: str) -> None:
+        rows = make()
+        olds = [stored(rows, created=created) for created in (99, 100)]
+        rows.close()
+        wanted = layout(url)
+        for statement in VERSION_1:
+            execute(url, statement)
+        assert layout(url) != wanted
+        rows = make()
+        assert layout(url) == wanted
+        new = stored(rows, created=100, micros=1)
+        assert rows.listed(limit=2) == ([new, olds[1]], f"100.0.{olds[1].id}")
+        assert rows.listed(limit=2, after=f"100.0.{olds[1].id}") == ([olds[0]], None)
+        assert execute(url, "SELECT value FROM streamware_schema WHERE name = 'files'") == [(2,)]
 
     def test_tables_that_are_missing_are_made(self, make: Make, url: str) -> None:
         rows = make()
@@ -582,6 +623,7 @@ class Cases:
         [
             "UPDATE streamware_files SET crc32 = 4294967296 WHERE id = :id",
             "UPDATE streamware_files SET length = -1 WHERE id = :id",
+            "UPDATE streamware_files SET micros = 1000000 WHERE id = :id",
             "UPDATE streamware_files SET sha256 = :digest WHERE id = :id",
             "UPDATE streamware_files SET id = 'x' WHERE id = :id",
         ],

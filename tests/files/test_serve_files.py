@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import stat
-import subprocess
 import time
 import zipfile
 from base64 import b64encode
@@ -23,27 +22,12 @@ from streamware.server.cli import main
 from streamware.server.settings import Settings, parse_seconds, parse_size
 from streamware.server.storage import open_storage
 from tests.files.s3 import S3
-from tests.hosts.serve_process import Answer, Served, command, environment
+from tests.hosts.serve_process import Answer, Served, refused
 
 ALICE, BOB = "a" * 32, "b" * 32
 MIB = 1 << 20
 TUS = {"Tus-Resumable": "1.0.0"}
 PEOPLE = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty state directory for the test alone; the server's own is the folder ``streamware`` in it."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "a.txt").write_text("alpha\n")
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -55,21 +39,6 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     options = ("--store", f"file://{top}/store", "--state", f"sqlite:///{top}/state.sqlite3")
     with Served(top / "root", *options, "--allow-delete", "--max-upload", "3M") as served:
         yield served
-
-
-def refused(root: Path, *options: str) -> str:
-    """What a server says that does not start."""
-    done = subprocess.run(
-        command("serve", str(root), "--bind", "127.0.0.1:0", *options),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=60,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1
-    return done.stderr
 
 
 def put(served: Served, data: bytes, name: str = "a.bin", **headers: str) -> dict[str, object]:
@@ -217,7 +186,7 @@ def test_files_stay_from_run_to_run_and_uploads_may_end_within_the_grace(root: P
         assert served.wait() == 0
     assert stat.S_IMODE((home / "streamware" / "files").stat().st_mode) == 0o700
     with Served(root) as served:
-        assert sorted(listed(served)) == ["a.bin", "slow.bin"]
+        assert listed(served) == ["slow.bin", "a.bin"]
         assert served.ask(str(told["url"])).body == data
         pick = served.ask(f"/bundle?path=/files/{told['id']}&path=/tree/a.txt&name=pick.zip")
         with zipfile.ZipFile(io.BytesIO(pick.body)) as archive:

@@ -9,6 +9,7 @@ import http.client
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -33,15 +34,23 @@ def service(request: pytest.FixtureRequest, world: World) -> Iterator[Service]:
 # --- 54: two writers ------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def adding(port: int) -> Iterator[tuple[str, Line]]:
+    """Somebody is adding to an upload, and the server has some of that; its path, and the line it comes by."""
+    tus = Tus()
+    path = tus.create(port, len(DATA)).headers["location"]
+    with Line(port) as line:
+        line.head("PATCH", path, tus.head(path, 0, len(DATA)))
+        line.send(DATA[:250_001])
+        # Hosts for WSGI give an app what has come in blocks, as long as nobody has hung up.
+        until(lambda: tus.offset(port, path) >= 128 * 1024)
+        yield path, line
+
+
 @pytest.mark.case(54)
 def test_a_later_writer_takes_over_in_one_process(service: Service) -> None:
     tus, port = Tus(), service.port
-    path = tus.create(port, len(DATA)).headers["location"]
-    with Line(port) as first:
-        first.head("PATCH", path, tus.head(path, 0, len(DATA)))
-        first.send(DATA[:250_001])
-        # Hosts for WSGI give an app what has come in blocks, as long as nobody has hung up.
-        until(lambda: tus.offset(port, path) >= 128 * 1024)
+    with adding(port) as (path, first):
         at = tus.offset(port, path)
         assert at <= 250_001
         answer = tus.patch(port, path, at, DATA[at:])
@@ -92,11 +101,7 @@ def test_a_later_writer_takes_over_at_another_replica(kind: str, world: World) -
 @pytest.mark.case(54)
 def test_an_upload_that_is_ended_while_somebody_adds_to_it(service: Service) -> None:
     tus, port = Tus(), service.port
-    path = tus.create(port, len(DATA)).headers["location"]
-    with Line(port) as first:
-        first.head("PATCH", path, tus.head(path, 0, len(DATA)))
-        first.send(DATA[:250_001])
-        until(lambda: tus.offset(port, path) >= 128 * 1024)
+    with adding(port) as (path, first):
         assert ask(port, "DELETE", path, tus.version).status == 204
         assert ask(port, "HEAD", path, tus.version).status in (404, 410)
         late = _late(first, DATA[250_001:])

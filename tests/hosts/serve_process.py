@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import streamware
 
-__all__ = ["Answer", "Served", "command"]
+__all__ = ["Answer", "Served", "command", "refused"]
 
 _SOURCE = str(Path(streamware.__file__).resolve().parent.parent)
 
@@ -27,6 +27,21 @@ def command(*arguments: str) -> list[str]:
 def environment() -> dict[str, str]:
     path = os.pathsep.join(p for p in (_SOURCE, os.environ.get("PYTHONPATH", "")) if p)
     return {**os.environ, "PYTHONPATH": path, "PYTHONWARNINGS": "default"}
+
+
+def refused(root: Path, *options: str) -> str:
+    """What a server says that does not start."""
+    done = subprocess.run(
+        command("serve", str(root), "--bind", "127.0.0.1:0", *options),
+        capture_output=True,
+        text=True,
+        env=environment(),
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "Traceback" not in done.stderr
+    assert done.stderr.count("\n") == 1
+    return done.stderr
 
 
 class Answer(NamedTuple):

@@ -9,7 +9,6 @@ import re
 import signal
 import sqlite3
 import stat
-import subprocess
 import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,26 +21,11 @@ import pytest
 from streamware.server.files import Place, Root
 from streamware.server.state import State, open_state, state_directory
 from tests.hosts.nginx import nginx
-from tests.hosts.serve_process import Answer, Served, command, environment
+from tests.hosts.serve_process import Answer, Served, refused
 from tests.synthetic import content
 
 MIB = 1 << 20
 KEY = "0123456789abcdef" * 4
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty state directory for the test alone; the server's own is the folder ``streamware`` in it."""
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    root = tmp_path / "root"
-    root.mkdir()
-    (root / "a.txt").write_text("alpha\n")
-    return root
 
 
 @contextmanager
@@ -53,21 +37,6 @@ def started(root: Path, *options: str) -> Iterator[Served]:
         assert served.wait() == 0
     told = re.compile(r"\S+ \S+ INFO streamware\.server: (streamware |uploads are kept in |no uploads are taken: )")
     assert all(told.match(line) for line in served.log.splitlines())
-
-
-def refused(root: Path, *options: str) -> str:
-    """What a server says that does not start."""
-    done = subprocess.run(
-        command("serve", str(root), "--bind", "127.0.0.1:0", *options),
-        capture_output=True,
-        text=True,
-        env=environment(),
-        timeout=30,
-    )
-    assert (done.returncode, done.stdout) == (2, "")
-    assert "Traceback" not in done.stderr
-    assert done.stderr.count("\n") == 1
-    return done.stderr
 
 
 def save(served: Served, *members: dict[str, object], name: str = "saved.zip") -> str:

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from tests.conftest import judge
 
-__all__ = ["HOST", "Got", "Tool", "aria2c", "curl", "digest", "head", "read_into", "scan", "wget"]
+__all__ = ["HOST", "Got", "Tool", "aria2c", "curl", "curl_held", "digest", "head", "read_into", "scan", "wget"]
 
 SECONDS = 120.0
 # Replicas are one site to their clients, whichever of them answers: what an app answers may depend on the name it is
@@ -185,26 +185,28 @@ class Tool:
         return self._process.returncode, said.decode("utf-8", "replace")
 
 
+def _curl() -> list[str]:
+    return [judge("curl"), "-q", "-sS", "-H", f"Host: {HOST}", "-m", "110"]
+
+
 def curl(path: Path, url: str, *more: str, rate: int | None = None) -> Tool:
     """``curl -C -``; ``rate`` in bytes a second."""
     slow = () if rate is None else ("--limit-rate", str(max(1, rate)))
-    return Tool(
-        path,
-        judge("curl"),
-        "-q",
-        "-sS",
-        "-H",
-        f"Host: {HOST}",
-        "-C",
-        "-",
-        "-m",
-        "110",
-        *slow,
-        *more,
-        "-o",
-        path.name,
-        url,
-    )
+    return Tool(path, *_curl(), "-C", "-", *slow, *more, "-o", path.name, url)
+
+
+def curl_held(url: str, start: int, count: int, meanwhile: Callable[[], object]) -> tuple[int, bytes, str]:
+    """``curl`` from a byte on, of which nobody takes more than ``count`` bytes until ``meanwhile()`` has returned.
+
+    Its exit code, what came in all, and what it said.
+    """
+    line = [*_curl(), "-C", str(start), url]
+    with subprocess.Popen(line, env=_ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        first = process.stdout.read(count)
+        meanwhile()
+        rest, said = process.communicate(timeout=SECONDS)  # it ends by itself before that
+        return process.returncode, first + rest, said.decode("utf-8", "replace")
 
 
 def wget(path: Path, url: str) -> Tool:

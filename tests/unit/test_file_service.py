@@ -622,6 +622,44 @@ def test_a_later_patch_takes_over(site: Site) -> None:
     assert site.content(key) == b"0123456789"
 
 
+def test_a_patch_goes_on_where_its_client_was_told_whatever_comes_late(site: Site) -> None:
+    """Of a request that its client has cut off, bytes may still be under way when it asks how far it came."""
+    key = site.tus("POST", upload_length=10).id
+    asked = {"content_type": _OFFSET_TYPE, "tus_resumable": "1.0.0"}
+    first = site.begin("PATCH", key, upload_offset=0, content_length=10, **asked)
+    assert not isinstance(first, Reply)
+    first.write(b"0123")
+    head = site.begin("HEAD", key, tus_resumable="1.0.0")
+    assert isinstance(head, Reply)
+    assert head.header("upload-offset") == "4"
+    first.write(b"late")
+    second = site.begin("PATCH", key, upload_offset=4, content_length=6, **asked)
+    assert not isinstance(second, Reply)
+    with pytest.raises(StreamwareError) as locked:
+        first.write(b"xx")
+    assert first.fail(locked.value).status == 423
+    second.write(b"456789")
+    assert second.finish().status == 204
+    assert site.content(key) == b"0123456789"
+    assert site.store.file(key).sha256 == hashlib.sha256(b"0123456789").digest()
+    assert len(list((site.folder / "b").glob("??/*/*"))) == 2  # nothing of what was late
+
+
+def test_a_patch_that_was_not_told_where_it_goes_on_takes_nothing_back(site: Site) -> None:
+    """As when a browser sends a request again by itself: what the first one brought is worth more."""
+    key = site.tus("POST", upload_length=10).id
+    asked = {"content_type": _OFFSET_TYPE, "tus_resumable": "1.0.0"}
+    first = site.begin("PATCH", key, upload_offset=0, content_length=10, **asked)
+    assert not isinstance(first, Reply)
+    first.write(b"0123")
+    again = site.begin("PATCH", key, upload_offset=0, content_length=10, **asked)
+    assert isinstance(again, Reply)
+    assert (again.status, again.header("upload-offset")) == (409, "4")
+    first.write(b"456789")
+    assert first.finish().status == 204
+    assert site.content(key) == b"0123456789"
+
+
 def test_an_upload_left_by_a_process_that_died_before_its_last_row_becomes_a_file(site: Site) -> None:
     for ask in (
         lambda key: site.tus("HEAD", key),

@@ -94,6 +94,15 @@ def test_a_name_and_a_type_are_data_only_whoever_gives_them(store: FileStore) ->
     assert store.file(file.id) == file
 
 
+def test_the_newest_file_is_listed_first_also_within_a_second(store: FileStore) -> None:
+    files = [store.add(f"{number}", [b"x"]) for number in range(10)]
+    partial = store.begin("p", "text/plain", kind="partial", length=0)
+    files.append(store.join([partial.id], "joined", "text/plain"))
+    files.append(store.add("last", []))
+    found, _ = store.listed(limit=100)
+    assert [file.id for file in found] == [file.id for file in reversed(files)]
+
+
 def test_nothing_stays_of_a_file_whose_pieces_fail(store: FileStore, tmp_path: Path) -> None:
     def pieces() -> Iterator[bytes]:
         yield CONTENT
@@ -185,6 +194,21 @@ def test_who_had_written_all_of_it_is_told_so_although_a_later_request_took_over
     kept = early.keep()
     assert kept.offset == len(CONTENT)
     assert store.finish(kept).sha256 == hashlib.sha256(CONTENT).digest()
+
+
+def test_what_came_behind_the_place_that_was_told_is_given_up_and_nobody_is_told_it_is_kept(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    early = store.append(upload)
+    early.write(CONTENT[:1000])
+    told = store.upload(upload.id)
+    assert told.offset == 1000
+    early.write(bytes(500))
+    late = store.append(store.upload(upload.id, 1000))
+    with pytest.raises(UploadLocked):
+        early.keep()
+    early.drop()
+    late.write(CONTENT[1000:])
+    assert store.finish(late.keep()).sha256 == hashlib.sha256(CONTENT).digest()
 
 
 def test_what_is_kept_whole_or_not_at_all_is_not_kept_for_a_later_request(store: FileStore) -> None:
