@@ -163,10 +163,10 @@ class FileStore:
 
         :raises OffsetMismatch: it has changed meanwhile, or is gone.
         """
-        state = self._hashes.take(upload.id, upload.offset)
-        file = self._file_of(upload, None if state is None else state.digest())
+        file = self._file_of(upload, self._hashes.digest(upload.id, upload.offset))
         if not self.rows.finish(file):
             raise OffsetMismatch("The upload has changed meanwhile, or was ended.")
+        self._hashes.forget(upload.id)
         if file.sha256 is None:
             self._hasher.want(file.id)
         return file

@@ -35,12 +35,28 @@ class Hashes:
         self._lock = threading.Lock()
 
     def take(self, id: str, offset: int) -> _Hash | None:
-        """The state of an upload's first ``offset`` bytes, and no longer kept here; None where it is not known."""
+        """The state of an upload's first ``offset`` bytes, and no longer kept here; None where it is not known.
+
+        One of other bytes stays: who asks is late, and another goes on from there.
+        """
         if offset == 0:
             return hashlib.sha256()
         with self._lock:
-            at, state = self._states.pop(id, (-1, None))
-        return state if at == offset else None
+            at, state = self._states.get(id, (-1, None))
+            if at != offset:
+                return None
+            del self._states[id]
+            return state
+
+    def digest(self, id: str, offset: int) -> bytes | None:
+        """The SHA-256 of an upload's first ``offset`` bytes; None where it is not known. Of several who make a file of
+        it at the same moment, each is told.
+        """
+        if offset == 0:
+            return hashlib.sha256().digest()
+        with self._lock:
+            at, state = self._states.get(id, (-1, None))
+            return state.digest() if state is not None and at == offset else None
 
     def keep(self, id: str, offset: int, state: _Hash | None) -> None:
         """Remember a state, which nobody changes any more."""

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -280,6 +281,44 @@ def test_whoever_takes_over_waits_for_all_before_it(store: FileStore, tmp_path: 
     late = store.append(store.upload(upload.id))
     late.write(CONTENT[1000:])
     assert store.finish(late.keep()).sha256 == hashlib.sha256(CONTENT).digest()
+
+
+def test_a_request_that_is_late_does_not_cost_the_digest(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    stands = []
+    for begin, end in (0, 500), (500, 1000):
+        appender = store.append(store.upload(upload.id))
+        appender.write(CONTENT[begin:end])
+        stands.append(appender.keep())
+    late = store.append(stands[0])  # it asked before the second one had ended
+    late.write(CONTENT[500:700])
+    with pytest.raises(OffsetMismatch):
+        late.keep()
+    late.drop()
+    appender = store.append(stands[1])
+    appender.write(CONTENT[1000:])
+    assert store.finish(appender.keep()).sha256 == hashlib.sha256(CONTENT).digest()
+
+
+def test_of_two_who_make_a_file_of_an_upload_both_know_its_digest(store: FileStore) -> None:
+    upload = store.begin("b", "text/plain", length=len(CONTENT), kind="tus")
+    appender = store.append(upload)
+    appender.write(CONTENT)
+    kept = appender.keep()
+    with pytest.raises(OffsetMismatch):
+        store.finish(replace(kept, offset=kept.offset - 1))
+    begin = threading.Barrier(8)
+
+    def finish() -> StoredFile | None:
+        begin.wait(10)
+        try:
+            return store.finish(kept)
+        except OffsetMismatch:
+            return None
+
+    with ThreadPoolExecutor(8) as pool:
+        files = [found for found in pool.map(lambda _: finish(), range(8)) if found is not None]
+    assert [file.sha256 for file in files] == [hashlib.sha256(CONTENT).digest()]
 
 
 def test_of_two_replicas_one_wins(store: FileStore, tmp_path: Path) -> None:
