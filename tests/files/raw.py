@@ -94,14 +94,23 @@ class Line:
         while time.monotonic() - began < seconds and not self.broke:
             self.send(piece)
             heard = self.hear(pause, answers=1)
+            if heard.data and heard.ended == "open":  # its head came first
+                heard = self.hear(answers=1, before=heard.data)
             if heard.data or heard.ended != "open":
                 return Heard(heard.data, heard.ended, time.monotonic() - began)
         return Heard(b"", "reset" if self.broke else "open", time.monotonic() - began)
 
-    def hear(self, seconds: float = 5.0, answers: int | None = None, until: bytes | None = None) -> Heard:
-        """Listen until the connection ends, so many final answers or a text have come, or the time is over."""
-        began, data, ended = time.monotonic(), b"", "open"
+    def hear(
+        self, seconds: float = 5.0, answers: int | None = None, until: bytes | None = None, before: bytes = b""
+    ) -> Heard:
+        """Listen until the connection ends, so many final answers or a text have come, or the time is over.
+
+        :param before: what has been heard already.
+        """
+        began, data, ended = time.monotonic(), before, "open"
         while (left := began + seconds - time.monotonic()) > 0:
+            if (answers is not None and _whole(data) >= answers) or (until is not None and until in data):
+                break
             self._socket.settimeout(left)
             try:
                 block = self._socket.recv(65536)
@@ -114,8 +123,6 @@ class Line:
                 ended = "close"
                 break
             data += block
-            if (answers is not None and _whole(data) >= answers) or (until is not None and until in data):
-                break
         return Heard(data, ended, time.monotonic() - began)
 
 

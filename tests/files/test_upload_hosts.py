@@ -191,8 +191,10 @@ def test_a_request_that_could_be_two_is_none(running: Running, verdicts: Verdict
 @pytest.mark.case(59)
 def test_an_answer_that_is_early_arrives_and_what_follows_is_no_request(running: Running, verdicts: Verdicts) -> None:
     """The body of a refused upload is full of requests; each sender reads only when it has sent all it can."""
-    reached, body = running.reached(), HIDDEN * (10_000_000 // len(HIDDEN))
-    for size in (100_000, len(body)):
+    # More than systems' buffers hold as a rule, and less than what is read on of it on an event loop.
+    reached, body = running.reached(), HIDDEN * (15_000_000 // len(HIDDEN))
+    cut = []
+    for size in (100_000, len(body), len(body)):
         for lines, pieces in (
             ((f"Content-Length: {size}",), (body[:size],)),
             ((CHUNKED,), (chunk(body[:size]), chunk(b""))),
@@ -201,13 +203,13 @@ def test_an_answer_that_is_early_arrives_and_what_follows_is_no_request(running:
                 lines = (*lines, "Content-Range: bytes 0-1/2")  # refused for another reason than its length
             with Line(running.port) as line:
                 line.send(head("/files", *lines), *pieces)
-                sent = line.broke
+                cut.append(line.broke)
                 line.send(head("/healthz", "Connection: close", method="GET"))
                 heard = line.hear(5)
             assert heard.status in (400, 411, 413, 415), (heard, size)
             assert heard.ended != "open"
             assert heard.statuses[1:] in ([], [200]), heard
-    verdicts.saw(running.host, "refused", "answered, then cut" if sent else "answered, read to its end")
+    verdicts.saw(running.host, "refused", "answered, then cut" if any(cut) else "answered, read to its end")
     assert running.reached() == reached
 
 

@@ -26,7 +26,7 @@ UPLOADS = Measured(
         "cut-chunked": "cut, without length",
         "lengths": "length and chunks",
         "two": "two lengths",
-        "refused": "refused early, 10 MB",
+        "refused": "refused early, 15 MB",
         "drips": "drips",
     },
     tuple(host for host in HOSTS if not host.http2),
