@@ -25,10 +25,10 @@ try:
 except ImportError:  # not POSIX
     _locks = None
 
-__all__ = ["ObjectFolder", "Reading"]
+__all__ = ["MARK", "ObjectFolder", "Reading"]
 
-# An empty folder inside, so that a disk that is not mounted is not taken for an empty store.
-_MARK = ".streamware-store"
+# A folder inside, so that a disk that is not mounted is not taken for an empty store.
+MARK = ".streamware-store"
 _STAGED = re.compile(r"#\d+\Z")  # obstore's name of what is not whole yet: that of the object, and a number
 _TOP = re.compile(r"[0-9a-f]{2}\Z")
 _FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0)
@@ -90,7 +90,7 @@ class ObjectFolder:
             os.mkdir(self.path, 0o700)
         except FileExistsError:
             pass  # as it is at every start but the first
-        mark = os.path.join(self.path, _MARK)
+        mark = os.path.join(self.path, MARK)
         try:
             os.mkdir(mark, 0o700)
             _sync(mark, parent)
@@ -100,8 +100,29 @@ class ObjectFolder:
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     def check(self) -> None:
-        if not os.path.exists(os.path.join(self.path, _MARK)):
-            raise StoreUnavailable(f"{self.path} holds no {_MARK} any more: is its disk mounted?")
+        if not os.path.exists(os.path.join(self.path, MARK)):
+            raise StoreUnavailable(f"{self.path} holds no {MARK} any more: is its disk mounted?")
+
+    def belong_to(self, database: str) -> bool:
+        # Not by the library, whose threads a server that takes no uploads then does without.
+        path = os.path.join(self.path, MARK, "database")
+        with _errors("asking whose they are"):
+            for _ in range(2):
+                try:
+                    with open(path, "rb") as file:
+                        return file.read() == database.encode()
+                except FileNotFoundError:
+                    self._own(path, database)
+        return True
+
+    def _own(self, path: str, database: str) -> None:
+        new = f"{path}.{os.getpid()}"
+        with open(new, "wb") as file:
+            file.write(database.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+        _sync(os.path.dirname(path), self.path)
 
     def sync(self, key: str) -> None:
         """Have an object, and its name in every folder on the way to it, survive a loss of power."""

@@ -20,7 +20,7 @@ from streamware.errors import MemberNotFound, SizeMismatch, StreamwareError
 from streamware.facts import Chunks
 from streamware.object_chunks import RemoteChunks
 from streamware.object_errors import first_line, mapped
-from streamware.object_folder import ObjectFolder, Reading
+from streamware.object_folder import MARK, ObjectFolder, Reading
 from streamware.upload_errors import StoreFailed
 
 __all__ = ["ObjectWriter", "Objects"]
@@ -30,7 +30,7 @@ _log = logging.getLogger("streamware")
 # PERF: still in the core's cache when it is written; with 1 MiB it costs 0.2 CPU s/GiB more.
 _LOCAL_BUFFER = 256 * 1024
 _REMOTE_BUFFER = 8 * 1024 * 1024  # one request of a larger object; twice as much is in memory. S3 takes 5 MiB at least
-_OWNER = ".streamware-store/database"  # an object that says to which database all others belong
+_OWNER = f"{MARK}/database"  # an object that says to which database all others belong
 _AT_ONCE = 1000  # objects of one request that deletes or lists, as many as S3 takes
 
 # What a request to a remote store may take. An answer that is read for longer than "timeout" is asked for again, from
@@ -164,6 +164,8 @@ class Objects:
         :raises StoreUnavailable, StoreFailed:
         """
         self.check()
+        if self._local is not None:
+            return self._local.belong_to(database)
         for _ in range(2):
             try:
                 found = self._call(self._library.get, _OWNER)

@@ -59,6 +59,16 @@ def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert Objects(folder.as_uri()).keys_of("0a1b") == [f"{HOME}/0"]
 
 
+def test_a_folder_belongs_to_the_first_database_that_asks(objects: Objects, tmp_path: Path) -> None:
+    assert objects.belong_to("first")
+    assert objects.belong_to("first")
+    assert not objects.belong_to("second")
+    assert not Objects((tmp_path / "kept").as_uri()).belong_to("second")
+    assert files_below(tmp_path / "kept") == [".streamware-store/database"]
+    (tmp_path / "kept" / ".streamware-store" / "database").write_bytes(b"\xff")
+    assert not objects.belong_to("first")
+
+
 def cached(path: Path) -> float:
     """The share of a file that is in the page cache."""
     with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as pages:
