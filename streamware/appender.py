@@ -136,7 +136,8 @@ class Appender:
         Where a later request has taken over behind the last byte written, that is done already.
 
         :raises OffsetMismatch: somebody else was quicker, or the upload is gone; only what was kept before is kept.
-        :raises UploadLocked: a later request has taken over from one that is kept whole or not at all.
+        :raises UploadLocked: a later request has taken over, and not all that was written is kept: it was to be kept
+            whole or not at all, or came behind the place that was told.
         :raises StoreFull, StoreUnavailable, StoreFailed, QuotaExceeded: it cannot be kept; it is then to be dropped.
         """
         with self._lock:

@@ -10,7 +10,7 @@ import os
 import re
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -199,7 +199,8 @@ def _sync(path: str, top: str) -> None:
         try:
             os.fsync(fd)
             if os.fstat(fd).st_size >= _LARGE and hasattr(os, "posix_fadvise"):  # of folders it is a few KiB
-                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+                with suppress(OSError):  # it is durable, and advice that a file system does not take changes nothing
+                    os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         finally:
             os.close(fd)
         if path == top:
